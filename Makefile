@@ -1,0 +1,53 @@
+# Each target does its own set-up on a fresh machine (tools/setup.sh); a second run starts at once.
+#   make run CPU=1            CPU builds although there is an NVIDIA GPU
+#   make test PYTHON=python3  the interpreter to make .venv with (3.11 or newer)
+PYTHON ?=
+CPU ?=
+export PYTHON CPU
+
+PY := .venv/bin/python
+GPU := $(shell [ "$(CPU)" != 1 ] && nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+
+.PHONY: help setup run test test-all bench lint format
+.NOTPARALLEL:
+
+help:
+	@echo "make run       the studio on http://127.0.0.1:7860"
+	@echo "make test      lint, types and every test but the slow ones and those that need a GPU"
+	@echo "make test-all  the slow ones too, and with a GPU those that need it"
+	@echo "make bench     the benchmarks"
+	@echo "make lint      ruff and mypy;  make format  ruff's formatter;  make setup  install only"
+
+setup:
+	@tools/setup.sh app
+
+run: setup
+	@exec $(PY) app.py
+
+test: lint
+	@tools/setup.sh test
+	$(PY) -m pytest -m "not slow and not gpu"
+
+test-all: lint
+	@tools/setup.sh test
+ifeq ($(filter-out 0,$(GPU)),)
+	@echo "no NVIDIA GPU: leaving out the tests marked gpu"
+	$(PY) -m pytest -m "not gpu"
+else
+	$(PY) -m pytest
+endif
+
+bench:
+	@tools/setup.sh test
+	$(PY) -m bench
+
+lint:
+	@tools/setup.sh dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format:
+	@tools/setup.sh dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .

@@ -1,0 +1,22 @@
+"""What every test may rely on: a quiet, offline environment and a real Chromium."""
+
+import os
+
+import pytest
+
+from tools import chromium
+
+# Before anything imports gradio or huggingface_hub: both read these once.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The Chromium for browser tests. Fails, rather than skips, where there is none."""
+    path = chromium.find()
+    if path is None:
+        pytest.fail(chromium.HOW_TO, pytrace=False)
+    return path
