@@ -6,7 +6,6 @@ CPU ?=
 export PYTHON CPU
 
 PY := .venv/bin/python
-GPU := $(shell [ "$(CPU)" != 1 ] && nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
 
 .PHONY: help setup run test test-all bench lint format
 .NOTPARALLEL:
@@ -30,12 +29,9 @@ test: lint
 
 test-all: lint
 	@tools/setup.sh test
-ifeq ($(filter-out 0,$(GPU)),)
-	@echo "no NVIDIA GPU: leaving out the tests marked gpu"
-	$(PY) -m pytest -m "not gpu"
-else
-	$(PY) -m pytest
-endif
+	@if tools/setup.sh has-gpu; then marks=; else \
+		marks="not gpu"; echo "no NVIDIA GPU: leaving out the tests marked gpu"; fi; \
+	$(PY) -m pytest -m "$$marks"
 
 bench:
 	@tools/setup.sh test

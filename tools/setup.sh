@@ -4,6 +4,7 @@
 #   tools/setup.sh app    .venv with what the studio needs (without a GPU: all but vLLM)
 #   tools/setup.sh dev    the same and the linters
 #   tools/setup.sh test   the same, vLLM, a Chromium, and .venv-mergekit
+#   tools/setup.sh has-gpu   succeeds if the GPU builds are the ones to use
 # Environment: PYTHON (the interpreter to use), CPU=1 (CPU builds although a GPU is there).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -128,5 +129,6 @@ tests() {
 case "${1:-}" in
   app | dev) "$1" ;;
   test) tests ;;
-  *) fail "usage: tools/setup.sh app|dev|test" ;;
+  has-gpu) has_gpu ;;
+  *) fail "usage: tools/setup.sh app|dev|test|has-gpu" ;;
 esac
