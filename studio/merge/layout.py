@@ -1,0 +1,98 @@
+"""Where the tensors of a model lie: in which layer, or before or after the layers."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio.errors import StudioError
+
+Integers = NDArray[np.integer[Any]]
+Place = Literal["embeddings", "layer", "norm", "head"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tensors of a model, in the order of the model, and the layer of each.
+
+    `layers` is (T,) and holds -1 for the tensors outside the layers.
+    """
+
+    names: tuple[str, ...]
+    layers: Integers
+    num_layers: int
+
+    @classmethod
+    def of(cls, names: Sequence[str], num_layers: int) -> "Layout":
+        """Sort the names in the order of the model: embeddings, layers, norm, head.
+
+        The layer of a tensor is the first whole number among the parts of its name, if the
+        numbers behind the same prefix are exactly 0 … num_layers - 1: so the experts of a
+        mixture, which are numbered further right, are not layers. Raises StudioError where no
+        prefix counts `num_layers` layers.
+        """
+        layer_of = _layers(names, num_layers)
+        ranks = {"embeddings": 0, "layer": 1, "norm": 2, "head": 3}
+
+        def order(name: str) -> tuple[int, int, str]:
+            layer = layer_of.get(name, -1)
+            return (ranks[place(name, layer)], layer, name)
+
+        ordered = tuple(sorted(names, key=order))
+        layers = np.array([layer_of.get(name, -1) for name in ordered], dtype=np.int64)
+        return cls(ordered, layers, num_layers)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """What each tensor is."""
+        return tuple(
+            place(name, int(layer)) for name, layer in zip(self.names, self.layers, strict=True)
+        )
+
+    def subset(self, names: Sequence[str]) -> "Layout":
+        """The layout of some of the tensors, in the order of this one."""
+        kept = np.isin(np.array(self.names), np.array(names))
+        ordered = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
+        return Layout(ordered, self.layers[kept], self.num_layers)
+
+
+def place(name: str, layer: int) -> Place:
+    """What the tensor is, by the words architectures use in its name."""
+    if layer >= 0:
+        return "layer"
+    if is_head(name):
+        return "head"
+    if any(word in name for word in ("embed", "wte", "wpe")):
+        return "embeddings"
+    return "norm"
+
+
+def is_head(name: str) -> bool:
+    """Whether the tensor belongs to the output projection, from hidden states to the vocabulary."""
+    return name.startswith(("lm_head.", "embed_out.", "output.")) or ".lm_head." in name
+
+
+def _layers(names: Sequence[str], num_layers: int) -> dict[str, int]:
+    numbered: dict[str, dict[str, int]] = defaultdict(dict)
+    for name in names:
+        parts = name.split(".")
+        number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+        if number:
+            numbered[".".join(parts[:number])][name] = int(parts[number])
+    wanted = set(range(num_layers))
+    layer_of = {
+        name: layer
+        for members in numbered.values()
+        if set(members.values()) == wanted
+        for name, layer in members.items()
+    }
+    if not layer_of:
+        found = ", ".join(f"{prefix} {len(set(m.values()))}" for prefix, m in numbered.items())
+        raise StudioError(
+            f"config.json says {num_layers} layers, but the tensor names count: "
+            f"{found or 'none'}; the checkpoint is incomplete or its config is another model's"
+        )
+    return layer_of

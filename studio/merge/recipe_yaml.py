@@ -1,0 +1,336 @@
+"""mergekit's recipe files: one YAML document a stage, read strictly and written canonically."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from studio.errors import StudioError, nearest
+from studio.merge.gradient import Parameter, Rule
+from studio.merge.methods import METHODS, Method
+from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage, ordered
+from studio.merge.yaml_nodes import Field, documents
+
+DTYPES = ("bfloat16", "float16", "float32")
+# Settings that mergekit's recipes carry along for other methods or for older versions of it:
+# mergekit ignores them here as well.
+WITHOUT_EFFECT = {
+    "int8_mask", "normalize", "rescale", "density", "weight", "lambda", "epsilon", "gamma", "t",
+    "embed_slerp", "lazy_unpickle", "copy_tokenizer", "write_model_card",
+}  # fmt: skip
+UNSUPPORTED = {
+    "modules": "models of several modules are not supported; merge the language model alone",
+    "tokenizer_source": "merging by token is not supported yet; use sources of one vocabulary",
+    "tokenizer": "merging by token is not supported yet; use sources of one vocabulary",
+}
+STAGE_KEYS = (
+    "name", "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
+    "chat_template",
+)  # fmt: skip
+
+
+def load_recipe(text: str, origin: str = "recipe") -> Recipe:
+    """Read a recipe; raises StudioError naming `origin`, line and key of the first mistake."""
+    found = documents(text, origin)
+    if not found:
+        raise StudioError(f"{origin}: the recipe is empty; it needs at least one merge")
+    warnings: list[str] = []
+    stages = [_StageReader(document, warnings).stage() for document in found]
+    try:
+        stages_in_order = ordered(stages)
+    except StudioError as error:
+        raise StudioError(f"{origin}: {error}") from None
+    used = {model for stage in stages for model in stage.models}
+    for stage in stages_in_order[:-1]:
+        if stage.name not in used:
+            warnings.append(f'stage "{stage.name}" is not used by any other stage')
+    return Recipe(stages_in_order, tuple(warnings))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as mergekit YAML; `load_recipe` of it gives an equal recipe."""
+    texts = [
+        yaml.dump(
+            _stage_data(stage), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+        )
+        for stage in recipe.stages
+    ]
+    return "---\n".join(texts)
+
+
+class _StageReader:
+    """Reads one document; keeps the method at hand, on which the allowed settings depend."""
+
+    def __init__(self, document: Field, warnings: list[str]) -> None:
+        self.document, self.warnings = document, warnings
+        self.fields = self._fields()
+        self.method = self._method()
+
+    def _fields(self) -> dict[str, Field]:
+        kept: dict[str, Field] = {}
+        for key, field in self.document.entries():
+            if key in UNSUPPORTED:
+                field.fail(UNSUPPORTED[key])
+            elif key in STAGE_KEYS:
+                if not field.is_null:
+                    kept[key] = field
+            elif any(key in method.settings for method in METHODS.values()):
+                field.fail(f'"{key}" is in the wrong place; it belongs under parameters:')
+            elif key in WITHOUT_EFFECT:
+                self._without_effect(field)
+            else:
+                field.fail(
+                    f'unknown key "{key}"{nearest(key, STAGE_KEYS)}; '
+                    f"supported here: {', '.join(STAGE_KEYS)}"
+                )
+        return kept
+
+    def _method(self) -> Method:
+        if "merge_method" not in self.fields:
+            self.document.fail(f"merge_method is missing; supported: {', '.join(METHODS)}")
+        field = self.fields["merge_method"]
+        name = field.text()
+        if name not in METHODS:
+            field.fail(
+                f'"{name}" is not supported{nearest(name, list(METHODS))}; supported: '
+                f"{', '.join(METHODS)} (methods that look at single elements, such as ties or "
+                "dare, are not linear mixes of their sources)"
+            )
+        return METHODS[name]
+
+    def stage(self) -> Stage:
+        """The stage this document describes."""
+        base = _model(self.fields["base_model"]) if "base_model" in self.fields else None
+        stage = Stage(
+            method=self.method.name,
+            slices=self._slices(base),
+            name=self._optional("name"),
+            settings=self._settings("parameters", self.fields, per_input=False),
+            dtype=self._dtype("dtype"),
+            out_dtype=self._dtype("out_dtype"),
+            chat_template=self._optional("chat_template"),
+        )
+        self._check_inputs(stage, base)
+        return stage
+
+    def _check_inputs(self, stage: Stage, base: str | None) -> None:
+        where = self.fields.get("models") or self.fields["slices"]
+        if len(set(stage.models)) < len(stage.models):
+            where.fail("a model is listed twice; list each input once")
+        wanted = self.method.inputs
+        if wanted is not None and len(stage.models) != wanted:
+            where.fail(
+                f"{self.method.name} takes exactly {wanted} models, here are "
+                f"{len(stage.models)}: {', '.join(stage.models)}"
+            )
+        if self.method.needs_base and base is None:
+            self.document.fail(
+                f"base_model is missing; {self.method.name} needs it to know which model is the "
+                f"t = 0 end (one of {', '.join(stage.models)})"
+            )
+        for name, setting in self.method.settings.items():
+            if setting.default is None:
+                self._check_given(stage, name, per_input=setting.per_input)
+
+    def _check_given(self, stage: Stage, name: str, *, per_input: bool) -> None:
+        for part in stage.slices:
+            outer = name in part.settings or name in stage.settings
+            lacking = [e.model for e in part.inputs if per_input and name not in e.settings]
+            if not outer and (lacking or not per_input):
+                owner = f" for {', '.join(lacking)}" if lacking else ""
+                self.document.fail(
+                    f"parameters: {name} is missing{owner}; {self.method.name} needs it"
+                )
+
+    def _slices(self, base: str | None) -> tuple[Slice, ...]:
+        given = [key for key in ("models", "slices") if key in self.fields]
+        if len(given) != 1:
+            self.document.fail("give exactly one of models: and slices:")
+        field = self.fields[given[0]]
+        if given == ["models"]:
+            inputs = [self._input(item, layers=False) for item in field.items()]
+            return (Slice(self._base_first(inputs, base)),)
+        slices = [self._slice(item, base) for item in field.items()]
+        position = 0
+        for item, part in zip(field.items(), slices, strict=True):
+            if part.start != position:
+                item.fail(
+                    f"the slice starts at layer {part.start} where layer {position} is next; "
+                    "slices must cover the whole model once and in order"
+                )
+            if [e.model for e in part.inputs] != [e.model for e in slices[0].inputs]:
+                item.fail("every slice must have the same models; mixing models by slice "
+                          "(a frankenmerge) is not supported")  # fmt: skip
+            position = part.end or 0
+        return tuple(slices)
+
+    def _slice(self, item: Field, base: str | None) -> Slice:
+        fields = item.fields(("sources", "parameters", "base_model"))
+        if "sources" not in fields:
+            item.fail("sources: is missing")
+        if "base_model" in fields and _model(fields["base_model"]) != base:
+            fields["base_model"].fail("a base_model of its own for a slice is not supported")
+        sources = fields["sources"].items()
+        ranges = [self._range(source) for source in sources]
+        if len(set(ranges)) > 1:
+            fields["sources"].fail(
+                "the models have different layer ranges; stacking layers of different depth "
+                "(a frankenmerge) is not supported"
+            )
+        inputs = [self._input(source, layers=True) for source in sources]
+        settings = self._settings("parameters", fields, per_input=False)
+        start, end = ranges[0]
+        return Slice(self._base_first(inputs, base), start, end, settings)
+
+    def _range(self, source: Field) -> tuple[int, int]:
+        field = dict(source.entries()).get("layer_range") or source.fail("layer_range is missing")
+        start, end = field.whole_numbers(2)
+        if end <= start:
+            field.fail(f"the range {start} to {end} is empty")
+        return start, end
+
+    def _input(self, item: Field, *, layers: bool) -> Input:
+        known = ("model", "parameters", "layer_range") if layers else ("model", "parameters")
+        fields = item.fields(known)
+        if "model" not in fields:
+            item.fail("model: is missing")
+        return Input(_model(fields["model"]), self._settings("parameters", fields, per_input=True))
+
+    def _base_first(self, inputs: list[Input], base: str | None) -> tuple[Input, ...]:
+        first = [entry for entry in inputs if entry.model == base]
+        if base is not None and not first:
+            first = [Input(base)]
+        return (*first, *(entry for entry in inputs if entry.model != base))
+
+    def _settings(self, key: str, fields: Mapping[str, Field], *, per_input: bool) -> Settings:
+        if key not in fields or fields[key].is_null:
+            return {}
+        settings: dict[str, Parameter] = {}
+        for name, field in fields[key].entries():
+            known = self.method.settings.get(name)
+            if known and (known.per_input or not per_input):
+                settings[name] = _parameter(field, is_switch=known.is_switch)
+            elif known or name in WITHOUT_EFFECT:
+                self._without_effect(field, " under a model" if known else "")
+            else:
+                words = list(self.method.settings)
+                field.fail(
+                    f'unknown parameter "{name}"{nearest(name, words)}; '
+                    f"{self.method.name} takes: {', '.join(words)}"
+                )
+        return settings
+
+    def _without_effect(self, field: Field, where: str = "") -> None:
+        line = field.node.start_mark.line + 1
+        self.warnings.append(
+            f"{field.origin}, line {line}: {field.label} has no effect here{where} and is ignored"
+        )
+
+    def _optional(self, key: str) -> str | None:
+        return self.fields[key].text() if key in self.fields else None
+
+    def _dtype(self, key: str) -> str | None:
+        name = self._optional(key)
+        if name is not None and name not in DTYPES:
+            self.fields[key].fail(
+                f'"{name}" is not supported{nearest(name, DTYPES)}; use {", ".join(DTYPES)}'
+            )
+        return name
+
+
+def _parameter(field: Field, *, is_switch: bool) -> Parameter:
+    """A number, a list of anchors, one {filter, value} or a list of them."""
+    if field.is_mapping:
+        return (_rule(field, is_switch),)
+    if field.is_list and field.items()[0].is_mapping:
+        return tuple(_rule(item, is_switch) for item in field.items())
+    return (Rule(_anchors(field, is_switch)),)
+
+
+def _rule(field: Field, is_switch: bool) -> Rule:
+    fields = field.fields(("filter", "value"))
+    if "value" not in fields:
+        field.fail("value: is missing")
+    pattern = None
+    if "filter" in fields and not fields["filter"].is_null:
+        pattern = fields["filter"].text()
+    return Rule(_anchors(fields["value"], is_switch), None if pattern == "*" else pattern)
+
+
+def _anchors(field: Field, is_switch: bool) -> tuple[float, ...]:
+    if is_switch:
+        return (float(field.switch()),)
+    if field.is_list:
+        return tuple(item.number() for item in field.items())
+    return (field.number(),)
+
+
+def _model(field: Field) -> str:
+    name = field.text()
+    if "+" in name:
+        field.fail(f'"{name}" asks for a LoRA; merge the LoRA into its model first')
+    if name.count("@") > 1:
+        field.fail(f'"{name}" has two revisions; write it as model@revision')
+    return name
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of numbers on one line, as mergekit's examples do."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
+    flat = all(isinstance(item, (int, float)) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+_Dumper.add_representer(list, _represent_list)
+
+
+def _stage_data(stage: Stage) -> dict[str, Any]:
+    method = METHODS[stage.method]
+    data: dict[str, Any] = {} if stage.name is None else {"name": stage.name}
+    data["merge_method"] = stage.method
+    if method.needs_base:
+        data["base_model"] = stage.models[0]
+    if len(stage.slices) == 1 and stage.slices[0].end is None:
+        data["models"] = [_input_data(entry, method) for entry in stage.slices[0].inputs]
+    else:
+        data["slices"] = [_slice_data(part, method) for part in stage.slices]
+    if stage.settings:
+        data["parameters"] = _settings_data(stage.settings, method)
+    optional = {key: getattr(stage, key) for key in ("dtype", "out_dtype", "chat_template")}
+    return data | {key: value for key, value in optional.items() if value is not None}
+
+
+def _slice_data(part: Slice, method: Method) -> dict[str, Any]:
+    sources = [
+        {"model": entry.model, "layer_range": [part.start, part.end]} | _input_data(entry, method)
+        for entry in part.inputs
+    ]
+    settings = {"parameters": _settings_data(part.settings, method)} if part.settings else {}
+    return {"sources": sources} | settings
+
+
+def _input_data(entry: Input, method: Method) -> dict[str, Any]:
+    settings = _settings_data(entry.settings, method)
+    return {"model": entry.model} | ({"parameters": settings} if settings else {})
+
+
+def _settings_data(settings: Settings, method: Method) -> dict[str, Any]:
+    return {
+        name: _parameter_data(parameter, is_switch=method.settings[name].is_switch)
+        for name, parameter in settings.items()
+    }
+
+
+def _parameter_data(parameter: Parameter, *, is_switch: bool) -> Any:
+    def value(rule: Rule) -> Any:
+        numbers = [bool(a) if is_switch else a for a in rule.anchors]
+        return numbers[0] if len(numbers) == 1 else numbers
+
+    if len(parameter) == 1 and parameter[0].filter is None:
+        return value(parameter[0])
+    return [
+        ({} if rule.filter is None else {"filter": rule.filter}) | {"value": value(rule)}
+        for rule in parameter
+    ]
