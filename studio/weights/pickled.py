@@ -1,0 +1,87 @@
+"""PyTorch .bin files: where their tensors lie, found out without running what is in them.
+
+Such a file is a zip archive of a pickle, which tells names, dtypes and shapes, and of one
+uncompressed record for each tensor, so its tensors can be mapped like those of a safetensors file.
+"""
+
+import pickle
+import re
+from pathlib import Path
+
+from studio.errors import StudioError
+from studio.weights.dtypes import TORCH_NAMES
+from studio.weights.header import TensorInfo, refuse_lfs_pointer
+from studio.weights.strict_json import shown
+
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_DTYPES = {f"torch.{long}": short for short, long in TORCH_NAMES.items()}
+
+
+def read_pickled(path: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a .bin file by name, in the order in which they lie there.
+
+    Reads the pickle only, with torch's restricted unpickler. Raises StudioError for a file that is
+    damaged, in the format before torch 1.6, or that asks for code to be run.
+    """
+    try:
+        with path.open("rb") as stream:
+            first_bytes = stream.read(32)
+            size = stream.seek(0, 2)
+    except OSError as error:
+        raise StudioError(f"{path}: cannot be read ({error.strerror})") from error
+    if not first_bytes.startswith(_ZIP):
+        refuse_lfs_pointer(path, first_bytes)
+        fault = (
+            "in the format before torch 1.6" if first_bytes[:1] == _PICKLE else "not a .bin file"
+        )
+        raise StudioError(
+            f"{path}: {fault}; convert the model to safetensors, or find a copy of it"
+        )
+    tensors = [_tensor(path, size, name, value) for name, value in _unpickle(path).items()]
+    tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _unpickle(path: Path) -> dict[object, object]:
+    """The pickle's entries; the tensors are "meta": no data, but an offset into the file."""
+    import torch
+
+    try:
+        entries = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything: KeyError, struct.error, ...
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and asked:
+            raise StudioError(
+                f"{path}: not only weights: it asks to run {shown(asked[1])}, which is refused; "
+                "use a safetensors version of the model"
+            ) from error
+        reason = shown(str(error).partition("\n")[0])
+        raise StudioError(
+            f"{path}: cut short or damaged ({type(error).__name__}: {reason}); download it again"
+        ) from error
+    if not isinstance(entries, dict):
+        raise StudioError(f"{path}: holds {shown(entries)} instead of tensors by name")
+    return entries
+
+
+def _tensor(path: Path, size: int, name: object, value: object) -> TensorInfo:
+    import torch
+
+    where = f"{path}: tensor {shown(name)}"
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        raise StudioError(f"{where}: expected a name and a tensor, found {type(value).__name__}")
+    if (dtype := _DTYPES.get(str(value.dtype))) is None or value.layout != torch.strided:
+        raise StudioError(f"{where}: {value.layout} {value.dtype} is none of {', '.join(_DTYPES)}")
+    if not value.is_contiguous():
+        raise StudioError(f"{where}: stored transposed; convert the model to safetensors")
+    storage = value.untyped_storage()
+    begin = value.storage_offset() * value.itemsize
+    offset = getattr(storage, "_checkpoint_offset", None)
+    if (
+        offset is None
+        or begin + value.nbytes > storage.nbytes()
+        or offset + begin > size - value.nbytes
+    ):
+        raise StudioError(f"{where}: does not lie within the file; download it again")
+    return TensorInfo(name, dtype, tuple(value.shape), path, offset + begin, value.nbytes)
