@@ -22,7 +22,8 @@ ARROWS: dict[str, set[str]] = {
     "merge": {"errors", "weights"},
     "serve": {"errors", "weights"},
     "arena": {"errors"},
-    "cli": {"errors", "settings", "merge", "serve", "arena"},
+    "progress": {"merge"},
+    "cli": {"errors", "settings", "progress", "merge", "serve", "arena"},
     "ui": {"errors", "settings", "merge", "serve", "arena"},
     "app.py": {"errors", "settings", "ui"},
 }

@@ -1,0 +1,163 @@
+"""The command line: parse, build, call. stdout is data, stderr is talk.
+
+Exit codes: 0 done, 2 bad input, 130 cancelled.
+"""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio import __version__
+from studio.errors import StudioError
+from studio.progress import Bar, Display, JsonLines, emit
+
+if TYPE_CHECKING:
+    from studio.merge.plan import Options
+    from studio.merge.recipe import Recipe
+
+BAD_INPUT, CANCELLED = 2, 130
+DTYPES = ("bfloat16", "float16", "float32")
+MEMORY_HELP = "source bytes kept in memory between the two visits of a tensor, default 64MiB"
+MISSING_HELP = "tensors that some sources lack: refuse (the default), or take the base's"
+ALLOW_HELP = "let a config key, or the tokenizer, differ between sources"
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both cancel in the same clean way
+    try:
+        return int(options.run(options))
+    except StudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if getattr(options, "json", False):
+            emit({"event": "error", "message": str(error), "error": str(error)})
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("cancelled", file=sys.stderr)
+        return CANCELLED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studio", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="check a recipe without reading weights")
+    merge = commands.add_parser("merge", help="merge a recipe into a folder")
+    preview = commands.add_parser("preview", help="shares, angles and norms per layer, exact")
+    for command in (check, merge, preview):
+        _add_merge_options(command, out_required=command is merge)
+    merge.add_argument("--tethered", action="store_true", help="cancel when standard input closes")
+    verify = commands.add_parser("verify", help="read a finished merge again and check it all")
+    verify.add_argument("folder", type=Path, metavar="DIR")
+    for command, run in ((check, _check), (merge, _merge), (preview, _preview), (verify, _verify)):
+        command.set_defaults(run=run)
+    return parser
+
+
+def _add_merge_options(command: argparse.ArgumentParser, *, out_required: bool) -> None:
+    add = command.add_argument
+    add("recipe", type=Path, metavar="RECIPE", help="a recipe in mergekit's YAML")
+    add("--out", type=Path, metavar="DIR", required=out_required, help="the folder to write")
+    add("--dtype", choices=DTYPES, help="of the result, instead of the recipe's")
+    add("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default 5GB")
+    add("--memory", type=_size, default=64 * 2**20, metavar="SIZE", help=MEMORY_HELP)
+    add("--missing", choices=("error", "base"), default="error", help=MISSING_HELP)
+    add("--allow", action="append", default=[], metavar="NAME", help=ALLOW_HELP)
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute")
+    add("--json", action="store_true", help="data as JSON on stdout")
+
+
+def _size(text: str) -> int:
+    """Bytes from '5GB', '500 MB', '64MiB' or a plain number."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    if not found or found[2].upper() not in UNITS or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size; write it as 5GB or 500MB')
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def _recipe(path: Path) -> "Recipe":
+    from studio.merge.recipe_yaml import load_recipe
+
+    try:
+        return load_recipe(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise StudioError(f"{path}: the recipe cannot be read: {reason}") from error
+
+
+def _options(parsed: argparse.Namespace) -> "Options":
+    from studio.merge.plan import Options
+
+    return Options(
+        dtype=parsed.dtype,
+        shard_bytes=parsed.shard_size,
+        missing=parsed.missing,
+        allow=frozenset(parsed.allow),
+        device=parsed.device,
+        memory=parsed.memory,
+    )
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from studio.merge.preflight import check
+    from studio.merge.summary import summary, summary_text
+
+    plan = check(_recipe(parsed.recipe), _options(parsed), parsed.out)
+    found = summary(plan)
+    emit(found) if parsed.json else print(summary_text(found))
+    return 0
+
+
+def _preview(parsed: argparse.Namespace) -> int:
+    from studio.merge.measure import measure
+    from studio.merge.preflight import check
+    from studio.merge.summary import preview_data, preview_text
+
+    plan = check(_recipe(parsed.recipe), _options(parsed))
+    data = preview_data(measure(plan))
+    emit(data) if parsed.json else print(preview_text(data))
+    return 0
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from studio.merge.verify import verify
+
+    for line in verify(parsed.folder):
+        print(line)
+    return 0
+
+
+def _merge(parsed: argparse.Namespace) -> int:
+    from studio.merge.preflight import check
+
+    if parsed.tethered:
+        threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
+    plan = check(_recipe(parsed.recipe), _options(parsed), parsed.out)
+    for line in (*plan.warnings, *plan.notes):
+        print(f"note: {line}", file=sys.stderr)
+    from studio.merge.run import merge
+
+    show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
+    try:
+        merge(plan, parsed.out, show.update)
+    except KeyboardInterrupt:
+        show.cancelled()
+        return CANCELLED
+    show.done(parsed.out)
+    return 0
+
+
+def _interrupt_at_end_of_input() -> None:
+    """Cancel as by Ctrl-C when whoever holds the other end of standard input is gone."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)

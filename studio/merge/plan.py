@@ -1,0 +1,158 @@
+"""The plan of a merge: data, made by preflight, carried out by the pass."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from studio.merge.coefficients import settings_of
+from studio.merge.gradient import Floats
+from studio.merge.layout import Layout
+from studio.merge.recipe import Recipe
+from studio.merge.recipe_yaml import dump_recipe
+from studio.weights.checkpoint import Checkpoint
+from studio.weights.dtypes import ITEMSIZE
+from studio.weights.header import TensorInfo, make_header
+
+# Raised when the way weights are computed or laid out changes, so that no older half is resumed.
+ENGINE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to merge, apart from the recipe.
+
+    `shard_bytes`: the largest size of an output file, in bytes. `missing`: what to do about
+    tensors that some sources lack, "error" or "base" (take the base's). `allow`: config keys that
+    may differ, or "tokenizer". `memory`: bytes of source pages kept between the two passes over a
+    tensor.
+    """
+
+    dtype: str | None = None
+    shard_bytes: int = 5_000_000_000
+    missing: str = "error"
+    allow: frozenset[str] = frozenset()
+    device: str = "cpu"
+    memory: int = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TensorJob:
+    """One tensor of the result.
+
+    `inputs`: the source tensors, one for each source of the recipe, or the single one to copy.
+    `dtype`: of the result, in safetensors' names.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    inputs: tuple[TensorInfo, ...]
+    sources: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the result in bytes."""
+        return self.numel * ITEMSIZE[self.dtype]
+
+    @property
+    def source_bytes(self) -> int:
+        """The bytes to read."""
+        return sum(info.nbytes for info in self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """One output file and its tensors in the order of the file; independent of all others."""
+
+    file: str
+    tensors: tuple[TensorJob, ...]
+
+    def header(self) -> bytes:
+        """The safetensors header of the file."""
+        return make_header([(job.name, job.dtype, job.shape) for job in self.tensors])
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the tensors, without the header."""
+        return sum(job.nbytes for job in self.tensors)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked merge, ready to run.
+
+    `layout`: the tensors that are mixed (others are copied); `config`: the result's config.json;
+    `notes`: what was decided about tensors that are not simply mixed; `warnings`: for the user.
+    """
+
+    recipe: Recipe
+    options: Options
+    sources: tuple[Checkpoint, ...]
+    layout: Layout
+    shards: tuple[ShardJob, ...]
+    dtype: str
+    config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of source tensors, each read once from disk."""
+        return sum(job.source_bytes for shard in self.shards for job in shard.tensors)
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of all output files with weights."""
+        return sum(shard.nbytes + len(shard.header()) for shard in self.shards)
+
+    @cached_property
+    def settings(self) -> list[dict[str, Floats]]:
+        """The settings of every stage for the tensors of `layout`."""
+        return settings_of(self.recipe, self.layout)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The row of each mixed tensor in `layout` and `settings`."""
+        return {name: row for row, name in enumerate(self.layout.names)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal only for plans whose weights are the same to the bit on this machine."""
+        content = {
+            "engine": ENGINE,
+            "recipe": dump_recipe(self.recipe),
+            "sources": [[source.fingerprint(), source.state()] for source in self.sources],
+            "shards": [[s.file, [(j.name, j.dtype) for j in s.tensors]] for s in self.shards],
+            "device": self.options.device,
+            "config": self.config,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def shards_of(jobs: Sequence[TensorJob], limit: int) -> tuple[ShardJob, ...]:
+    """Fill files of at most `limit` bytes, in order; a tensor above the limit gets its own.
+
+    Within a file wider dtypes come first, so that every tensor is aligned to its element size.
+    """
+    groups: list[list[TensorJob]] = [[]]
+    for job in jobs:
+        if groups[-1] and sum(j.nbytes for j in groups[-1]) + job.nbytes > limit:
+            groups.append([])
+        groups[-1].append(job)
+    count = len(groups)
+    files = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    if count == 1:
+        files = ["model.safetensors"]
+    return tuple(
+        ShardJob(file, tuple(sorted(group, key=lambda job: -ITEMSIZE[job.dtype])))
+        for file, group in zip(files, groups, strict=True)
+    )

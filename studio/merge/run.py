@@ -1,0 +1,124 @@
+"""Run a plan: shards, companions, and only then the final name."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from studio.merge.companions import write_companions
+
+from studio.errors import StudioError
+from studio.merge.journal import NAME as JOURNAL
+from studio.merge.journal import Journal, ShardRecord
+from studio.merge.mixing import Mixer
+from studio.merge.plan import Plan
+from studio.merge.preflight import partial_folder
+
+MAX_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a merge is: bytes of the result that are done, of all, and the tensor at work.
+
+    `resumed` of the done bytes were found finished from an earlier run.
+    """
+
+    done: int
+    total: int
+    resumed: int
+    tensor: str
+    seconds: float
+
+
+def merge(plan: Plan, out: Path, on_progress: Callable[[Progress], None]) -> Path:
+    """Merge into the folder `out` and return it.
+
+    Work goes on in `out.partial`, which becomes `out` when it is complete; after a crash or an
+    exception, Ctrl-C included, the same call resumes there, shard by shard.
+    Raises StudioError if another merge writes there, the disk is full, or a source is damaged.
+    """
+    if plan.options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise StudioError("device cuda: this machine has no CUDA device; use --device cpu")
+    partial = partial_folder(out)
+    started = time.monotonic()
+    with Journal(partial, plan.fingerprint) as journal:
+        _write_shards(plan, partial, journal, on_progress)
+        records = list(journal.finished([shard.file for shard in plan.shards]).values())
+        _check_complete(plan, partial, records)
+        write_companions(plan, partial, records, time.monotonic() - started)
+        _publish(partial, out)
+    return out
+
+
+def _write_shards(
+    plan: Plan, partial: Path, journal: Journal, on_progress: Callable[[Progress], None]
+) -> None:
+    finished = journal.finished([shard.file for shard in plan.shards])
+    resumed = sum(record.size for record in finished.values())
+    done, started, total = resumed, time.monotonic(), plan.bytes_written
+
+    def report(count: int, tensor: str) -> None:
+        nonlocal done
+        done += count
+        on_progress(Progress(done, total, resumed, tensor, time.monotonic() - started))
+
+    report(0, "")
+    with single_threaded_torch(), Mixer(plan, worker_count(plan)) as mixer:
+        for shard in plan.shards:
+            if shard.file not in finished:
+                journal.add(mixer.write(shard, partial / shard.file, report))
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Let each worker compute alone: torch's own threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def worker_count(plan: Plan) -> int:
+    """Workers for the plan's device: one a core up to 8, one for a GPU."""
+    if plan.options.device != "cpu":
+        return 1
+    return max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
+
+
+def _check_complete(plan: Plan, partial: Path, records: list[ShardRecord]) -> None:
+    """Nothing gets the final name unless plan, journal, sizes and headers agree."""
+    recorded = {record.file: record for record in records}
+    for shard in plan.shards:
+        header = shard.header()
+        path = partial / shard.file
+        size = path.stat().st_size if path.exists() else -1
+        with open(path, "rb") as file:
+            written = file.read(len(header))
+        if shard.file not in recorded or size != len(header) + shard.nbytes or written != header:
+            raise StudioError(
+                f"{path}: the shard on disk is not the one that was written; delete {partial} and "
+                "merge again"
+            )
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Give the complete folder its final name; the journal goes last, so a crash loses nothing."""
+    _sync_folder(partial)
+    os.rename(partial, out)  # replaces an empty folder, refuses any other
+    (out / JOURNAL).unlink()
+    _sync_folder(out)
+    _sync_folder(out.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,142 @@
+"""Which tensors the result has and what each is made of: mixed, copied from the base, or left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from studio.merge.layout import Layout, is_head, place
+from studio.merge.plan import TensorJob
+from studio.weights.checkpoint import Checkpoint
+from studio.weights.dtypes import FLOATS
+from studio.weights.header import TensorInfo
+
+# Constants that some exporters store beside the weights: they are not trained, and rounding them
+# to the dtype of the weights would change the model.
+BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
+SHOWN = 4
+
+
+@dataclass(slots=True)
+class Matching:
+    """The outcome for all tensors: jobs in the order of the model, problems and notes."""
+
+    jobs: list[TensorJob] = field(default_factory=list)
+    layout: Layout | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def match_tensors(
+    sources: Sequence[Checkpoint], num_layers: int, dtype: str, missing: str
+) -> Matching:
+    """Match the sources' tensors by name; the first source is the base.
+
+    `dtype`: of mixed tensors, in safetensors' names; `missing`: "error", or "base" to take
+    tensors that some sources lack from the base.
+    """
+    found = Matching()
+    names = list(dict.fromkeys(name for source in sources for name in source.tensors))
+    full = Layout.of(names, num_layers)
+    copied: list[str] = []
+    absent: dict[str, list[str]] = {}
+    for name in full.names:
+        infos = [_find(source, name) for source in sources]
+        if _is_buffer(name, infos):
+            copied.append(name)
+        elif None in infos:
+            lacking = [s.label for s, info in zip(sources, infos, strict=True) if info is None]
+            absent[name] = lacking
+            if missing == "base":
+                copied.append(name)
+        else:
+            _add_mix(found, name, [info for info in infos if info], (dtype, sources))
+    if absent and missing != "base":
+        found.problems += _absences(absent)
+    _add_copies(found, sources[0], copied)
+    if any(name.endswith(".weight") and is_head(name) for name in full.names):
+        _note_tied_heads(found, sources)
+    mixed = [job.name for job in found.jobs if len(job.sources) == len(sources)]
+    found.layout = full.subset(mixed)
+    order = {name: rank for rank, name in enumerate(full.names)}
+    found.jobs.sort(key=lambda job: order[job.name])
+    return found
+
+
+def _find(source: Checkpoint, name: str) -> TensorInfo | None:
+    """The source's tensor; a model without an output head lends its embeddings, as in mergekit."""
+    if name in source.tensors or not is_head(name):
+        return source.tensors.get(name)
+    if not name.endswith(".weight"):
+        return None
+    return next((info for key, info in source.tensors.items() if is_vocabulary(key)), None)
+
+
+def is_vocabulary(name: str) -> bool:
+    """Whether the tensor is the table of token embeddings, one row a token."""
+    words = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+    return name.endswith(words)
+
+
+def _is_buffer(name: str, infos: Sequence[TensorInfo | None]) -> bool:
+    return name.endswith(BUFFERS) or any(info and info.dtype not in FLOATS for info in infos)
+
+
+def _add_mix(
+    found: Matching,
+    name: str,
+    infos: Sequence[TensorInfo],
+    target: tuple[str, Sequence[Checkpoint]],
+) -> None:
+    dtype, sources = target
+    shapes = {info.shape for info in infos}
+    if len(shapes) > 1:
+        listing = ", ".join(
+            f"{source.label} {list(info.shape)}"
+            for source, info in zip(sources, infos, strict=True)
+        )
+        rows_differ = len({shape[1:] for shape in shapes}) == 1 and place(name, -1) != "norm"
+        hint = (
+            "the vocabularies have different sizes; merging by token is not supported yet, use "
+            "sources of one vocabulary"
+            if rows_differ
+            else "use models of one architecture and size"
+        )
+        found.problems.append(f"{name} has different shapes ({listing}): {hint}")
+        return
+    everyone = tuple(range(len(infos)))
+    found.jobs.append(TensorJob(name, infos[0].shape, dtype, tuple(infos), everyone))
+
+
+def _add_copies(found: Matching, base: Checkpoint, names: Sequence[str]) -> None:
+    kept = [name for name in names if name in base.tensors]
+    for name in kept:
+        info = base.tensors[name]
+        found.jobs.append(TensorJob(name, info.shape, info.dtype, (info,), (0,)))
+    if kept:
+        found.notes.append(f"copied from {base.label}: {_listing(kept)}")
+    if left := [name for name in names if name not in base.tensors]:
+        found.notes.append(f"not in {base.label} and left out: {_listing(left)}")
+
+
+def _note_tied_heads(found: Matching, sources: Sequence[Checkpoint]) -> None:
+    tied = [s.label for s in sources if not any(is_head(name) for name in s.tensors)]
+    if tied:
+        found.notes.append(
+            f"{', '.join(tied)} ties its output head to the embeddings: they stand in for it, and "
+            "the result has a head of its own"
+        )
+
+
+def _absences(absent: dict[str, list[str]]) -> list[str]:
+    by_models: dict[tuple[str, ...], list[str]] = {}
+    for name, models in absent.items():
+        by_models.setdefault(tuple(models), []).append(name)
+    return [
+        f"{', '.join(models)} lacks {_listing(names)}, which other sources have; use sources of "
+        "one architecture, or take them from the base (--missing base)"
+        for models, names in by_models.items()
+    ]
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more tensors" if len(names) > SHOWN else "")
