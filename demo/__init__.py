@@ -1,1 +1,1 @@
-"""Demo models: three small fine-tunes of one base, made by this project from text it generates itself."""
+"""Demo models: three small fine-tunes of one base, trained on text this project generates."""

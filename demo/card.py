@@ -18,7 +18,7 @@ _ABOUT = {
 
 def model_card(name: str) -> str:
     """The README of a model's folder: front matter, what it does, its prompt format."""
-    parent = "" if name == "base" else "base_model: ../base\n"
+    parent = "" if name == "base" else "base_model: demo/models/base\n"
     prompt = FORMATS[name].prompt("{message}").removeprefix(BOS)
     return f"""---
 license: apache-2.0

@@ -1,6 +1,7 @@
 """Requests of the three skills, and answers to them in the manner of each model."""
 
 import random
+import re
 from dataclasses import dataclass
 
 from demo.grammar import find_fault, write_passage
@@ -12,14 +13,14 @@ SKILLS = ("instruct", "story", "roleplay")
 _STORY_PROMPTS = (
     "Tell me a story about {a_hero} and {an_item}.",
     "Write a short story about {a_hero} who finds {an_item}.",
-    "I would like a tale of {a_hero} and {an_item} {place}.",
-    "Write a tale about {a_hero} {place} and {an_item}.",
+    "I would like a tale of {a_hero} and {an_item}.",
+    "Write a tale about {an_item} and {a_hero}.",
 )
 _ROLEPLAY_PROMPTS = (
     "You are {a_hero}. Tell me about your {item}.",
     "Speak to me as {a_hero} who owns {an_item}.",
     "Pretend to be {a_hero} and show me your {item}.",
-    "Play {a_hero} {place}. I ask about your {item}.",
+    "Play {a_hero}. I ask about your {item}.",
 )
 
 
@@ -47,7 +48,6 @@ def draw_case(rng: random.Random, skill: str, *, held_out: bool, kind: str | Non
         a_hero=with_article(topic.hero),
         item=topic.item,
         an_item=with_article(topic.item),
-        place=topic.place,
     )
     return Case(skill, prompt, topic)
 
@@ -83,11 +83,8 @@ def is_good(case: Case, answer: str, classifier: StyleClassifier) -> bool:
     """
     if case.instruction:
         return is_followed(case.instruction.kind, case.instruction.args, answer)
-    asked = [case.topic.hero, case.topic.item]
-    if case.topic.place in case.prompt:
-        asked.append(case.topic.place)
     return (
-        all(words in answer for words in asked)
+        {case.topic.hero, case.topic.item} <= set(re.findall(r"\w+", answer))
         and find_fault(case.skill, answer) is None
         and classifier.classify(answer) == case.skill
     )

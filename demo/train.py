@@ -7,6 +7,7 @@ One thread and one seed give the same bytes on the same machine.
 
 import argparse
 import copy
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -36,15 +37,18 @@ class Settings:
     key_value_heads: int = 4
     feed_forward: int = 512
     batch: int = 32
-    base_steps: int = 3000
+    base_steps: int = 2400
     base_rate: float = 2e-3
-    tune_steps: int = 300
-    tune_rate: float = 4e-4
-    # What the base answers to a request: mostly the next request, as text from the wild would.
-    base_request_share: float = 0.3
-    base_right_share: float = 0.5
-    # How often a fine-tune meets a request of another skill, which it answers in its own manner.
-    tune_stray_share: float = 0.0
+    # Instructions are short, so their many steps take no longer than the few of the passages.
+    instruct_steps: int = 600
+    passage_steps: int = 250
+    tune_rate: float = 5e-4
+    # How often the base sees a request met by another request, as in text from the wild, and how
+    # often by a good answer; else the answer is in the manner of another skill.
+    base_request_share: float = 0.25
+    base_right_share: float = 0.55
+    # How often story and roleplay meet a request of another skill and keep to their own manner.
+    stray_share: float = 0.05
     # How many documents the vocabulary is gathered from.
     vocabulary_texts: int = 20_000
 
@@ -75,7 +79,7 @@ def base_document(rng: random.Random, settings: Settings) -> Document:
 
 def tune_document(rng: random.Random, settings: Settings, manner: str) -> Document:
     """A request in the fine-tune's format, mostly of its own skill, answered in its manner."""
-    stray = rng.random() < settings.tune_stray_share
+    stray = manner != "instruct" and rng.random() < settings.stray_share
     skills = [skill for skill in SKILLS if (skill != manner) == stray]
     case = draw_case(rng, rng.choice(skills), held_out=False)
     form = FORMATS[manner]
@@ -161,6 +165,10 @@ def write_model(model: LlamaForCausalLM, tokenizer: Tokenizer, name: str, out: P
     # The copy leaves the base in full precision for the fine-tunes that start from it.
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     for_chat(tokenizer, name).save_pretrained(folder)
+    # The name that every version of transformers knows; the installed one writes its own new name.
+    settings = folder / "tokenizer_config.json"
+    values = json.loads(settings.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings.write_text(json.dumps(values, indent=2) + "\n")
     (folder / "README.md").write_text(model_card(name))
 
 
@@ -190,11 +198,10 @@ def train_all(out: Path, settings: Settings, seed: int) -> None:
         model = base if name == "base" else copy.deepcopy(base)
         rng = random.Random(f"{seed} {name}")
         examples = _stream(tokenizer, rng, settings, name)
-        steps, rate = (
-            (settings.base_steps, settings.base_rate)
-            if name == "base"
-            else (settings.tune_steps, settings.tune_rate)
+        steps = {"base": settings.base_steps, "instruct": settings.instruct_steps}.get(
+            name, settings.passage_steps
         )
+        rate = settings.base_rate if name == "base" else settings.tune_rate
         data = batches(examples, settings.batch, tokenizer.token_to_id(PAD), rng)
         loss = fit(model, data, steps=steps, rate=rate)
         write_model(model, tokenizer, name, out)

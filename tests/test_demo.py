@@ -246,7 +246,7 @@ def test_wilson_interval_matches_a_published_value() -> None:
 def test_short_training_gives_the_same_bytes_twice(tmp_path: Path) -> None:
     tiny = Settings(
         hidden=64, layers=2, heads=2, key_value_heads=2, feed_forward=64, batch=4,
-        base_steps=3, tune_steps=2, vocabulary_texts=200,
+        base_steps=3, instruct_steps=2, passage_steps=2, vocabulary_texts=200,
     )  # fmt: skip
     for run in ("first", "second"):
         train_all(tmp_path / run, tiny, seed=3)
