@@ -1,0 +1,182 @@
+"""Chat templates: how a conversation becomes the text that a model continues.
+
+A template is Jinja, as transformers and vLLM use it. Both tokenize its text without adding special
+tokens (`apply_chat_template`, and vLLM's chat endpoint), so a template writes the BOS token itself
+wherever the model expects one. Who renders a template to text and tokenizes that text by hand must
+do the same, or the prompt begins with two BOS tokens.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from studio.errors import StudioError, nearest
+from studio.weights.strict_json import read_object
+
+FILE = "chat_template.jinja"
+CONFIG = "tokenizer_config.json"
+AUTO = "auto"
+TEMPLATES = Path(__file__).parents[2] / "prompts" / "templates"
+EXAMPLE = ({"role": "user", "content": "Write a haiku about the sea."},)
+
+
+def names() -> tuple[str, ...]:
+    """The names of the templates that come with the studio."""
+    return tuple(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+
+
+def resolve(template: str | None, folders: Sequence[Path]) -> str | None:
+    """The Jinja text that a recipe's `chat_template` means for sources in `folders`, base first.
+
+    "auto": the most common template of the sources, the earlier source's where several are equally
+    common; a name: one of `names()`; otherwise Jinja text. None: the recipe leaves the choice to
+    the base, or "auto" finds no template. Raises StudioError for an unknown name and for Jinja
+    that cannot be rendered, and for a base whose tokenizer files cannot be read.
+    """
+    tokens = special_tokens(folders[0])
+    if template is None:
+        return None
+    if template == AUTO:
+        found = Counter(text for folder in folders if (text := of_folder(folder)) is not None)
+        return found.most_common(1)[0][0] if found else None
+    if template in names():
+        return named(template)
+    if "{{" not in template and "{%" not in template:
+        raise StudioError(
+            f'chat_template "{template}" is not known{nearest(template, (AUTO, *names()))}; use '
+            f"{AUTO}, {', '.join(names())}, or write the template's Jinja text"
+        )
+    _check(template, tokens)
+    return template
+
+
+def named(name: str) -> str:
+    """The Jinja text of one of the studio's own templates."""
+    return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def name_of(text: str) -> str | None:
+    """The name of the studio's template with exactly this text."""
+    return next((name for name in names() if named(name) == text), None)
+
+
+def of_folder(folder: Path) -> str | None:
+    """A model's own template: chat_template.jinja, else the one in tokenizer_config.json.
+
+    Raises StudioError if the file that should hold it cannot be read.
+    """
+    path = folder / FILE
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise StudioError(f"{path}: not UTF-8 text; download the file again") from error
+    found = _tokenizer_config(folder).get("chat_template")
+    if isinstance(found, list):  # several, each with a name
+        entries = [entry for entry in found if isinstance(entry, Mapping)]
+        found = next((e.get("template") for e in entries if e.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The special tokens a template may print, such as bos_token; those the tokenizer lacks are
+    left out, as transformers does, and print nothing.
+    """
+    config = _tokenizer_config(folder)
+    path = folder / "special_tokens_map.json"
+    if path.is_file():
+        config = read_object(path) | {k: v for k, v in config.items() if v is not None}
+    tokens = {}
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        value = config.get(name)
+        value = value.get("content") if isinstance(value, Mapping) else value
+        if isinstance(value, str):
+            tokens[name] = value
+    return tokens
+
+
+def render(
+    template: str,
+    tokens: Mapping[str, str],
+    messages: Sequence[Mapping[str, str]] = EXAMPLE,
+    *,
+    add_generation_prompt: bool = True,
+) -> str:
+    """The text of a conversation; raises StudioError if the template cannot give it.
+
+    `tokens`: from `special_tokens`.
+    """
+    try:
+        return (
+            _environment()
+            .from_string(template)
+            .render(
+                messages=[dict(message) for message in messages],
+                add_generation_prompt=add_generation_prompt,
+                **tokens,
+            )
+        )
+    except TemplateSyntaxError as error:
+        raise StudioError(
+            f"the chat template is not valid Jinja (line {error.lineno}: {error.message}); "
+            "mend it or use one of the studio's templates by name"
+        ) from error
+    except Exception as error:  # a template is foreign code: it can raise anything
+        raise StudioError(
+            f"the chat template fails on a conversation of {len(messages)} messages ({error}); "
+            "mend it or use one of the studio's templates by name"
+        ) from error
+
+
+def _check(template: str, tokens: Mapping[str, str]) -> None:
+    if EXAMPLE[0]["content"] not in render(template, tokens):
+        raise StudioError(
+            "the chat template does not print the user's message; it must loop over `messages` "
+            "and print each message['content']"
+        )
+
+
+def _tokenizer_config(folder: Path) -> dict[str, object]:
+    path = folder / CONFIG
+    return read_object(path) if path.is_file() else {}
+
+
+class _Generation(Extension):
+    """transformers' {% generation %} … {% endgeneration %}: marks answers, prints its content."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    """What transformers offers to a template."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    """Plain JSON: Jinja's own filter would escape it for HTML."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False, indent=indent)

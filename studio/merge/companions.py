@@ -1,0 +1,109 @@
+"""The files beside the weights of a finished merge: config, index, tokenizer, card and report."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from studio.errors import StudioError
+from studio.merge import chat_template
+from studio.merge.card import Prompt, make_card
+from studio.merge.journal import ShardRecord
+from studio.merge.plan import Plan
+from studio.merge.recipe_yaml import dump_recipe
+from studio.merge.report import FILE as REPORT
+from studio.merge.report import make_report, report_text
+from studio.weights.strict_json import read_object
+
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+RECIPE = "recipe.yaml"
+# Taken from the base as they are. Python files are left: the result must not run a source's code.
+TOKENIZER_FILES = (
+    "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
+    "added_tokens.json", "merges.txt", "vocab.json", chat_template.FILE, "generation_config.json",
+)  # fmt: skip
+
+
+def write_companions(
+    plan: Plan, folder: Path, records: Sequence[ShardRecord], seconds: float
+) -> None:
+    """Write everything but the shards into `folder`, where the shards lie.
+
+    `records`: one for each shard; `seconds`: how long the merge took. The same plan gives the same
+    bytes, but for the time in the report. Each file is synced to disk. Raises StudioError if a
+    source's file cannot be read or the disk is full.
+    """
+    base = plan.sources[0].path
+    template = chat_template.resolve(
+        plan.recipe.final.chat_template, [source.path for source in plan.sources]
+    )
+    report = make_report(plan, records, seconds)
+    prompt = Prompt(template or chat_template.of_folder(base), chat_template.special_tokens(base))
+    files = {"config.json": _json(dict(plan.config))}
+    if len(plan.shards) > 1:
+        files[INDEX] = _json(_index(plan))
+    files |= _tokenizer(base, template)
+    files[RECIPE] = dump_recipe(plan.recipe).encode()
+    files[CARD] = make_card(plan, report, prompt).encode()
+    report["files"] = sorted(files)
+    files[REPORT] = report_text(report).encode()
+    for name, content in files.items():
+        _write(folder / name, content)
+    _sync_folder(folder)
+
+
+def _index(plan: Plan) -> dict[str, object]:
+    places = {job.name: shard.file for shard in plan.shards for job in shard.tensors}
+    return {
+        "metadata": {"total_size": sum(shard.nbytes for shard in plan.shards)},
+        "weight_map": dict(sorted(places.items())),
+    }
+
+
+def _tokenizer(base: Path, template: str | None) -> dict[str, bytes]:
+    """The base's tokenizer files; with the given chat template in both places that hold one.
+
+    Old tools know only tokenizer_config.json, and where the two differ it depends on the tool
+    which one rules.
+    """
+    files = {name: _read(base / name) for name in TOKENIZER_FILES if (base / name).is_file()}
+    if template is not None:
+        if chat_template.CONFIG in files:
+            config = read_object(base / chat_template.CONFIG) | {"chat_template": template}
+            files[chat_template.CONFIG] = _json(config)
+        files[chat_template.FILE] = template.encode()
+    return files
+
+
+def _json(value: dict[str, object]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StudioError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace the file; the bytes are on the disk when this returns."""
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StudioError(
+            f"{path}: cannot be written ({error.strerror}); make room, then run the same command "
+            "again: the finished weights are kept"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
