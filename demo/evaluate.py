@@ -89,7 +89,8 @@ def wilson(passed: int, total: int) -> tuple[float, float]:
     share, spread = passed / total, _Z**2 / total
     centre = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return centre - half, centre + half
+    # At 0 and at 1 rounding would push a limit out of the range of a share.
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)
