@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 bad input, 130 cancelled.
 """
 
 import argparse
+import dataclasses
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT, CANCELLED = 2, 130
 DTYPES = ("bfloat16", "float16", "float32")
-MEMORY_HELP = "source bytes kept in memory between the two visits of a tensor, default 64MiB"
+MEMORY_HELP = "source bytes to fetch ahead, default 256MiB"
 MISSING_HELP = "tensors that some sources lack: refuse (the default), or take the base's"
 ALLOW_HELP = "let a config key, or the tokenizer, differ between sources"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
@@ -68,11 +69,11 @@ def _add_merge_options(command: argparse.ArgumentParser, *, out_required: bool) 
     add("recipe", type=Path, metavar="RECIPE", help="a recipe in mergekit's YAML")
     add("--out", type=Path, metavar="DIR", required=out_required, help="the folder to write")
     add("--dtype", choices=DTYPES, help="of the result, instead of the recipe's")
-    add("--shard-size", type=_size, default=5 * 10**9, metavar="SIZE", help="default 5GB")
-    add("--memory", type=_size, default=64 * 2**20, metavar="SIZE", help=MEMORY_HELP)
-    add("--missing", choices=("error", "base"), default="error", help=MISSING_HELP)
-    add("--allow", action="append", default=[], metavar="NAME", help=ALLOW_HELP)
-    add("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute")
+    add("--shard-size", type=_size, dest="shard_bytes", metavar="SIZE", help="default 5GB")
+    add("--memory", type=_size, metavar="SIZE", help=MEMORY_HELP)
+    add("--missing", choices=("error", "base"), help=MISSING_HELP)
+    add("--allow", action="append", metavar="NAME", help=ALLOW_HELP)
+    add("--device", choices=("cpu", "cuda"), help="where to compute, default cpu")
     add("--json", action="store_true", help="data as JSON on stdout")
 
 
@@ -97,14 +98,11 @@ def _recipe(path: Path) -> "Recipe":
 def _options(parsed: argparse.Namespace) -> "Options":
     from studio.merge.plan import Options
 
-    return Options(
-        dtype=parsed.dtype,
-        shard_bytes=parsed.shard_size,
-        missing=parsed.missing,
-        allow=frozenset(parsed.allow),
-        device=parsed.device,
-        memory=parsed.memory,
-    )
+    names = {field.name for field in dataclasses.fields(Options)}
+    given = {k: v for k, v in vars(parsed).items() if k in names and v is not None}
+    if "allow" in given:
+        given["allow"] = frozenset(given["allow"])
+    return Options(**given)
 
 
 def _check(parsed: argparse.Namespace) -> int:

@@ -18,7 +18,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
 from studio.errors import StudioError
 from studio.merge.coefficients import solve
@@ -26,9 +25,10 @@ from studio.merge.gradient import Floats
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.plan import Plan, ShardJob, TensorJob
 from studio.weights import pages
-from studio.weights.dtypes import ITEMSIZE, torch_dtype
-from studio.weights.gram import NonFinite, Scratch, from_difference_basis, gram, partial_gram
+from studio.weights.dtypes import ITEMSIZE, TORCH
+from studio.weights.gram import NonFinite, Scratch, from_difference_basis, partial_gram
 from studio.weights.mix import mix
+from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
 PIECE = 4 << 20  # elements of a tensor that one worker measures at a time
 SPARE_BUFFERS = 4
@@ -127,16 +127,18 @@ class Mixer:
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
         with ShardFile(path, size) as file:
-            for block in blocks_of(shard):
-                mixed = [s.job for s in block.segments if s.job.name in self._plan.row_of]
-                weights = {job.name: ahead.weights(job) for job in mixed}
-                while self._buffers.empty():
+            try:
+                for block in blocks_of(shard):
+                    mixed = [s.job for s in block.segments if s.job.name in self._plan.row_of]
+                    weights = {job.name: ahead.weights(job) for job in mixed}
+                    while self._buffers.empty():
+                        settle()
+                    work = (self._buffers.get(), weights)
+                    pending.append((block, self._workers.submit(self._fill, file, block, work)))
+                while pending:
                     settle()
-                buffer = self._buffers.get()
-                fill = self._workers.submit(self._fill, file, block, (buffer, weights))
-                pending.append((block, fill))
-            while pending:
-                settle()
+            finally:
+                _abandon([filled for _, filled in pending])
             file.finish()
         return ShardRecord(path.name, size, digest_of(digests), ahead.records)
 
@@ -148,11 +150,12 @@ class Mixer:
     ) -> Future[bytes]:
         """Fill one buffer (in a worker) and hand it to the writer; returns the write to await."""
         buffer, weights = work
-        buffer.view[: len(block.header)] = block.header
+        memory = torch.frombuffer(buffer, dtype=torch.uint8)
+        buffer[: len(block.header)] = block.header
         for segment in block.segments:
             job = segment.job
             length = (segment.stop - segment.start) * ITEMSIZE[job.dtype]
-            out = buffer.tensor[segment.at : segment.at + length].view(torch_dtype(job.dtype))
+            out = memory[segment.at : segment.at + length].view(TORCH[job.dtype])
             parts = [
                 self._part(job, i, segment.start, segment.stop) for i in range(len(job.inputs))
             ]
@@ -160,8 +163,6 @@ class Mixer:
                 self._mix(segment, parts, (weights[job.name], out))
             else:
                 out.copy_(parts[0])
-            for part in parts:
-                pages.release(part)
         return self._writer.submit(self._write, file, block, buffer)
 
     def _mix(
@@ -171,11 +172,10 @@ class Mixer:
         work: tuple[Sequence[float], torch.Tensor],
     ) -> None:
         try:
-            mix(parts, work[0], work[1], self.scratch(len(parts)))
-        except OverflowError:
+            mix(parts, work[0], work[1], self._scratch(len(parts)))
+        except NonFinite as error:
             raise StudioError(
-                f"{segment.job.name}: the result leaves the range of "
-                f"{self._plan.dtype}; merge with dtype bfloat16 or float32"
+                f"{segment.job.name}: {error}; merge with dtype bfloat16 or float32"
             ) from None
 
     def _write(self, file: ShardFile, block: Block, buffer: Buffer) -> bytes:
@@ -189,11 +189,12 @@ class Mixer:
         source = self._plan.sources[job.sources[index]]
         return source.load(job.inputs[index].name).view(-1)[start:stop]
 
-    def scratch(self, count: int) -> Scratch:
+    def _scratch(self, count: int) -> Scratch:
         """This worker's buffers for `count` sources."""
         if not hasattr(self._local, "scratch"):
-            self._local.scratch = Scratch(count, torch.device(self._plan.options.device))
-        return self._local.scratch  # type: ignore[no-any-return]
+            self._local.scratch = Scratch(count, self._plan.options.device)
+        scratch: Scratch = self._local.scratch
+        return scratch
 
     def measure(
         self, jobs: Sequence[TensorJob], on_tensor: Callable[[int], None]
@@ -217,39 +218,38 @@ class Mixer:
         whole = [self._part(job, i, 0, job.numel) for i in range(len(job.inputs))]
         for tensor in whole:
             self._reader.submit(pages.prefetch, tensor)
-        keep = job.source_bytes <= self._plan.options.memory
         starts = range(0, max(job.numel, 1), PIECE)
-        return [self._workers.submit(self._piece, whole, start, keep) for start in starts]
+        return [self._workers.submit(self._piece, whole, start) for start in starts]
 
-    def _piece(self, whole: Sequence[torch.Tensor], start: int, keep: bool) -> Floats:
+    def _piece(self, whole: Sequence[torch.Tensor], start: int) -> Floats:
         stop = min(start + PIECE, whole[0].numel())
-        found = partial_gram([t[start:stop] for t in whole], self.scratch(len(whole)))
-        if not keep:
-            for tensor in whole:
-                pages.release(tensor[start:stop])
+        found = partial_gram(whole, start, stop, self._scratch(len(whole)))
+        for tensor in whole:
+            pages.release(tensor.view(-1)[start:stop])
         return found
 
-    def _record(self, job: TensorJob, pieces: Sequence[Future[Floats]]) -> TensorRecord:
+    def _record(self, job: TensorJob, pieces: "Pieces") -> TensorRecord:
         """The job's Gram matrix, from its measured pieces, and the weights that follow from it."""
-        total = from_difference_basis(np.sum([piece.result() for piece in pieces], axis=0))
-        if not np.isfinite(total).all():
-            total = self._exact(job)
+        try:
+            gram = from_difference_basis(np.sum([piece.result() for piece in pieces], axis=0))
+        except NonFinite as error:
+            assert error.source is not None
+            info, source = job.inputs[error.source], self._plan.sources[error.source]
+            raise StudioError(
+                f"{info.file}: tensor {info.name} of {source.label} holds NaN, Inf or a value "
+                "beyond float32; this checkpoint is damaged, get it anew"
+            ) from None
         plan, row = self._plan, self._plan.row_of[job.name]
         settings = [{k: v[row : row + 1] for k, v in s.items()} for s in plan.settings]
-        solved = solve(plan.recipe, total[None], settings)
-        return TensorRecord(total.tolist(), solved[-1].weights[0].tolist())
+        weights = solve(plan.recipe, gram[None], settings)[-1].weights[0]
+        return TensorRecord(gram.tolist(), weights.tolist())
 
-    def _exact(self, job: TensorJob) -> Floats:
-        """The Gram matrix in double precision, where single precision overflowed."""
-        whole = [self._part(job, i, 0, job.numel) for i in range(len(job.inputs))]
-        try:
-            return gram(whole, self.scratch(len(whole)))
-        except NonFinite as error:
-            info, source = job.inputs[error.index], self._plan.sources[error.index]
-            raise StudioError(
-                f"{info.file}: tensor {info.name} of {source.label} holds NaN or Inf; this "
-                "checkpoint is damaged, get it anew"
-            ) from None
+
+def _abandon(fills: Sequence[Future[Future[bytes]]]) -> None:
+    """Wait until none of the fills can write any more, so that their file may be closed."""
+    for filled in fills:
+        if not filled.cancel() and filled.exception() is None:
+            filled.result().exception()
 
 
 Pieces = list[Future[Floats]]

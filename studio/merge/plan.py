@@ -27,8 +27,8 @@ class Options:
 
     `shard_bytes`: the largest size of an output file, in bytes. `missing`: what to do about
     tensors that some sources lack, "error" or "base" (take the base's). `allow`: config keys that
-    may differ, or "tokenizer". `memory`: bytes of source pages kept between the two passes over a
-    tensor.
+    may differ, or "tokenizer". `device`: "cpu" or "cuda". `memory`: bytes of sources to fetch ahead
+    of the tensor at work.
     """
 
     dtype: str | None = None
@@ -36,7 +36,7 @@ class Options:
     missing: str = "error"
     allow: frozenset[str] = frozenset()
     device: str = "cpu"
-    memory: int = 128 << 20
+    memory: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)

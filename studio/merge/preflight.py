@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
-from studio.merge.compare import compare_configs, language_config, value_of
+from studio.merge import chat_template
+from studio.merge.compare import Comparison, compare_configs, language_config, value_of
 from studio.merge.layout import is_head
 from studio.merge.plan import Options, Plan, ShardJob, shards_of
 from studio.merge.recipe import Recipe
@@ -37,12 +38,9 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     if compared.misfits:
         raise StudioError.listing("these sources cannot merge", compared.problems)
     sources = _open(recipe)
-    problems, warnings = list(compared.problems), [*recipe.warnings, *compared.warnings]
-    clashes, doubts = compare_tokenizers({s.label: s.path for s in sources})
-    if "tokenizer" in options.allow:
-        clashes, doubts = [], [*clashes, *doubts]
-    problems += clashes
-    warnings += doubts
+    texts = _text_findings(recipe, sources, options)
+    problems = [*compared.problems, *texts.problems]
+    warnings = [*recipe.warnings, *compared.warnings, *texts.warnings]
     wanted = options.dtype or recipe.dtype
     dtype = SHORT_NAMES[wanted] if wanted else _promoted(sources)
     num_layers = value_of(sources[0].config, "num_hidden_layers")
@@ -74,8 +72,22 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     return plan
 
 
+def _text_findings(recipe: Recipe, sources: tuple[Checkpoint, ...], options: Options) -> Comparison:
+    """What is wrong with the tokenizers and the chat template."""
+    found = Comparison()
+    found.problems, found.warnings = compare_tokenizers({s.label: s.path for s in sources})
+    if "tokenizer" in options.allow:
+        found.problems, found.warnings = [], [*found.problems, *found.warnings]
+    try:
+        chat_template.resolve(recipe.final.chat_template, [source.path for source in sources])
+    except StudioError as error:
+        found.problems.append(str(error))
+    return found
+
+
 def _configs(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    configs, problems = {}, []
+    configs: dict[str, Mapping[str, Any]] = {}
+    problems = []
     for model in recipe.sources:
         try:
             configs[model] = read_object(hub.small_files(model) / "config.json")
