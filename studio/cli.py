@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr)
+        if getattr(options, "json", False):
+            emit({"event": "cancelled"})
         return CANCELLED
 
 
@@ -155,7 +157,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
 
 def _interrupt_at_end_of_input() -> None:
-    """Cancel as by Ctrl-C when whoever holds the other end of standard input is gone."""
-    while os.read(sys.stdin.fileno(), 4096):
+    """Cancel when whoever holds the other end of standard input is gone."""
+    while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)  # a shell's background jobs ignore SIGINT

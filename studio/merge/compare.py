@@ -93,6 +93,19 @@ def compare_configs(
     return found
 
 
+def vocabulary_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Vocabularies of different sizes, by the configs, which are there before any weights are."""
+    sizes = {name: value_of(config, "vocab_size") for name, config in configs.items()}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    if len({repr(size) for size in given.values()}) < 2:
+        return []
+    listing = ", ".join(f"{name}: {size}" for name, size in given.items())
+    return [
+        f"the vocabularies have different sizes ({listing}): merging by token is not supported "
+        "yet; use sources of one vocabulary"
+    ]
+
+
 def _normalised(config: Mapping[str, Any]) -> dict[str, Any]:
     """The language model's config with today's and yesterday's ways to write rope made one."""
     plain = {key: value for key, value in language_config(config).items() if value is not None}
@@ -107,8 +120,8 @@ def _normalised(config: Mapping[str, Any]) -> dict[str, Any]:
             plain.setdefault("rope_theta", rope["rope_theta"])
         if rest.get("rope_type", "default") != "default":
             plain.setdefault("rope_scaling", rest)
-    if "rope_theta" in plain:
-        plain["rope_theta"] = float(plain["rope_theta"])
+    if isinstance(theta := plain.get("rope_theta"), int):
+        plain["rope_theta"] = float(theta)
     return plain
 
 

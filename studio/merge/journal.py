@@ -2,8 +2,8 @@
 
 The journal lies in the folder of the unfinished result. Its first line names the plan, each
 further line a finished shard; a shard's line is written only after the shard itself is safe on
-disk. A torn last line counts as not written. The open file is also the lock: one merge at a time
-writes to a folder.
+disk. Lines from the first torn one on count as not written. The open file is also the lock: one
+merge at a time writes to a folder.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from studio.errors import StudioError
 
@@ -50,8 +50,13 @@ class Journal:
         self.records: list[ShardRecord] = []
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StudioError(
+                f"{error.filename}: cannot be made ({error.strerror}); choose another output"
+            ) from error
         try:
             self._lock()
             self._restore()
@@ -81,21 +86,24 @@ class Journal:
             raise StudioError(f"{self._folder}: another merge has just finished here")
 
     def _restore(self) -> None:
-        with open(self._file, closefd=False, encoding="utf-8", newline="\n") as file:
-            lines = file.read().split("\n")
-        whole = lines[:-1]  # behind the last newline is nothing, or a torn line
-        if not whole or json.loads(whole[0]).get("plan") != self._fingerprint:
+        plan, records, size = _read(self._path.read_bytes())
+        if plan != self._fingerprint:
             self._start_afresh()
             return
-        self.records = [_record(line) for line in whole[1:]]
-        os.ftruncate(self._file, sum(len(line.encode()) + 1 for line in whole))
+        self.records = records
+        os.ftruncate(self._file, size)
         os.lseek(self._file, 0, os.SEEK_END)
 
     def _start_afresh(self) -> None:
         """Drop what another recipe, source or version has left: it must never be resumed."""
-        for path in self._folder.iterdir():
-            if path.name != NAME:
-                path.unlink()
+        left = [path for path in self._folder.iterdir() if path.name != NAME]
+        if folders := [path for path in left if path.is_dir() and not path.is_symlink()]:
+            raise StudioError(
+                f"{folders[0]}: no merge has made this folder, but {self._folder} must be emptied "
+                "first; move it away or choose another output"
+            )
+        for path in left:
+            path.unlink()
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         self._append({"plan": self._fingerprint})
@@ -106,8 +114,16 @@ class Journal:
         self.records.append(record)
 
     def _append(self, entry: dict[str, object]) -> None:
-        os.write(self._file, (json.dumps(entry) + "\n").encode())
-        os.fsync(self._file)
+        data = (json.dumps(entry) + "\n").encode()
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]  # a full disk may take a part
+            os.fsync(self._file)
+        except OSError as error:
+            raise StudioError(
+                f"{self._path}: cannot be written ({error.strerror}); make room, then run the "
+                "same command again: the finished shards are kept"
+            ) from error
 
     def finished(self, files: Sequence[str]) -> dict[str, ShardRecord]:
         """The records of those files that are still there in their full size."""
@@ -116,7 +132,27 @@ class Journal:
         return {f: known[f] for f in files if f in known and sizes.get(f) == known[f].size}
 
 
-def _record(line: str) -> ShardRecord:
-    data = json.loads(line)
-    tensors = {name: TensorRecord(**entry) for name, entry in data.pop("tensors").items()}
-    return ShardRecord(**data, tensors=tensors)
+def plan_of(path: Path) -> str | None:
+    """The fingerprint of the plan that the journal at `path` belongs to; None if it is torn."""
+    return _read(path.read_bytes())[0]
+
+
+def _read(data: bytes) -> tuple[str | None, list[ShardRecord], int]:
+    """Plan, finished shards, and the bytes before the first line that is torn or no entry."""
+    plan, records, size = None, [], 0
+    for line in data.split(b"\n")[:-1]:  # behind the last newline is nothing, or a torn line
+        try:
+            entry = json.loads(line)
+            if plan is None:
+                plan = str(entry["plan"])
+            else:
+                records.append(_record(entry))
+        except (ValueError, KeyError, TypeError):
+            break
+        size += len(line) + 1
+    return plan, records, size
+
+
+def _record(entry: dict[str, Any]) -> ShardRecord:
+    tensors = {name: TensorRecord(**values) for name, values in dict(entry["tensors"]).items()}
+    return ShardRecord(**entry | {"tensors": tensors})

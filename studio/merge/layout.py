@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from studio.errors import StudioError
 
 Integers = NDArray[np.integer[Any]]
+MAX_DIGITS = 9  # of a layer number; whatever is longer is a part of a name
 Place = Literal["embeddings", "layer", "norm", "head"]
 
 
@@ -79,14 +80,13 @@ def _layers(names: Sequence[str], num_layers: int) -> dict[str, int]:
     numbered: dict[str, dict[str, int]] = defaultdict(dict)
     for name in names:
         parts = name.split(".")
-        number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+        number = next((i for i, part in enumerate(parts) if _is_number(part)), None)
         if number:
             numbered[".".join(parts[:number])][name] = int(parts[number])
-    wanted = set(range(num_layers))
     layer_of = {
         name: layer
         for members in numbered.values()
-        if set(members.values()) == wanted
+        if len(set(members.values())) == num_layers == max(members.values()) + 1
         for name, layer in members.items()
     }
     if not layer_of:
@@ -96,3 +96,7 @@ def _layers(names: Sequence[str], num_layers: int) -> dict[str, int]:
             f"{found or 'none'}; the checkpoint is incomplete or its config is another model's"
         )
     return layer_of
+
+
+def _is_number(part: str) -> bool:
+    return part.isdecimal() and len(part) < MAX_DIGITS

@@ -4,56 +4,70 @@ Preflight reads configs, tokenizers and headers only, lists every problem at onc
 plan that the pass carries out.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
 from studio.merge import chat_template
-from studio.merge.compare import Comparison, compare_configs, language_config, value_of
+from studio.merge.compare import (
+    Comparison,
+    compare_configs,
+    language_config,
+    value_of,
+    vocabulary_problems,
+)
 from studio.merge.layout import is_head
-from studio.merge.plan import Options, Plan, ShardJob, shards_of
+from studio.merge.output import folder_problems, space_problems
+from studio.merge.plan import Options, Plan, shards_of
 from studio.merge.recipe import Recipe
 from studio.merge.tensors import Matching, is_vocabulary, match_tensors
 from studio.merge.tokenizers import compare_tokenizers
 from studio.weights import hub
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
-from studio.weights.strict_json import read_object
+from studio.weights.strict_json import read_object, shown
 
 SHORT_NAMES = {long: short for short, long in TORCH_NAMES.items()}
-SLACK = 64 << 20
 
 
 def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     """Check the recipe against its sources and make the plan.
 
-    Hub models are fetched if they are not here; their configs first, so that a wrong model is
-    found before anything large is downloaded. `out` is the folder to be written, checked if given.
-    Raises one StudioError that lists every problem.
+    Hub models are fetched if they are not here, but their configs and tokenizers first: weights
+    are downloaded only if nothing is wrong with those. `out` is the folder to be written, checked
+    if given. Raises one StudioError that lists every problem.
     """
-    configs = _configs(recipe)
+    problems: list[str] = []
+    folders, configs = _small_files(recipe, problems)
     compared = compare_configs(configs, options.allow)
-    if compared.misfits:
-        raise StudioError.listing("these sources cannot merge", compared.problems)
-    sources = _open(recipe)
-    texts = _text_findings(recipe, sources, options)
-    problems = [*compared.problems, *texts.problems]
+    problems += compared.problems
+    texts = _text_findings(recipe, folders, options)
+    problems += texts.problems
+    if out is not None:
+        problems += folder_problems(out)
+    sources = _open(recipe, configs, problems)
+    if compared.misfits or len(sources) < len(recipe.sources):
+        raise StudioError.listing("these sources cannot merge", problems)
     warnings = [*recipe.warnings, *compared.warnings, *texts.warnings]
-    wanted = options.dtype or recipe.dtype
-    dtype = SHORT_NAMES[wanted] if wanted else _promoted(sources)
-    num_layers = value_of(sources[0].config, "num_hidden_layers")
-    if not isinstance(num_layers, int) or num_layers < 1:
-        raise StudioError(
-            f"{sources[0].label}: config.json gives no number of layers (num_hidden_layers); "
-            "it is not the config of a language model"
-        )
-    matching = match_tensors(sources, num_layers, dtype, options.missing)
+    return _plan(recipe, sources, (options, out), (problems, warnings))
+
+
+def _plan(
+    recipe: Recipe,
+    sources: tuple[Checkpoint, ...],
+    wanted: tuple[Options, Path | None],
+    found: tuple[list[str], list[str]],
+) -> Plan:
+    """The plan for opened sources, `wanted` options and output, `found` problems and warnings."""
+    (options, out), (problems, warnings) = wanted, found
+    dtype_name = options.dtype or recipe.dtype
+    dtype = SHORT_NAMES[dtype_name] if dtype_name else _promoted(sources)
+    matching = match_tensors(sources, _num_layers(sources[0]), dtype, options.missing)
     shards = shards_of(matching.jobs, options.shard_bytes)
     problems += matching.problems
-    if out is not None:
-        problems += _output_problems(out, shards)
+    if out is not None and not problems:
+        problems += space_problems(out, shards)
     if problems:
         raise StudioError.listing("this recipe cannot be merged", problems)
     assert matching.layout is not None
@@ -72,68 +86,69 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     return plan
 
 
-def _text_findings(recipe: Recipe, sources: tuple[Checkpoint, ...], options: Options) -> Comparison:
+def _small_files(
+    recipe: Recipe, problems: list[str]
+) -> tuple[dict[str, Path], dict[str, Mapping[str, Any]]]:
+    """Folders and configs of the sources that can be read; adds to `problems` for the others."""
+    folders: dict[str, Path] = {}
+    configs: dict[str, Mapping[str, Any]] = {}
+    for model in recipe.sources:
+        try:
+            folder = hub.small_files(model)
+            configs[model] = read_object(folder / "config.json")
+            folders[model] = folder
+        except StudioError as error:
+            problems.append(str(error))
+    return folders, configs
+
+
+def _text_findings(recipe: Recipe, folders: Mapping[str, Path], options: Options) -> Comparison:
     """What is wrong with the tokenizers and the chat template."""
     found = Comparison()
-    found.problems, found.warnings = compare_tokenizers({s.label: s.path for s in sources})
-    if "tokenizer" in options.allow:
-        found.problems, found.warnings = [], [*found.problems, *found.warnings]
     try:
-        chat_template.resolve(recipe.final.chat_template, [source.path for source in sources])
+        found.problems, found.warnings = compare_tokenizers(folders)
     except StudioError as error:
         found.problems.append(str(error))
+    if "tokenizer" in options.allow:
+        found.problems, found.warnings = [], [*found.problems, *found.warnings]
+    if recipe.base in folders:
+        try:
+            chat_template.resolve(recipe.final.chat_template, list(folders.values()))
+        except StudioError as error:
+            found.problems.append(str(error))
     return found
 
 
-def _configs(recipe: Recipe) -> dict[str, Mapping[str, Any]]:
-    configs: dict[str, Mapping[str, Any]] = {}
-    problems = []
-    for model in recipe.sources:
+def _open(
+    recipe: Recipe, configs: Mapping[str, Mapping[str, Any]], problems: list[str]
+) -> tuple[Checkpoint, ...]:
+    """The sources that can be opened; adds to `problems`, and with any, downloads nothing more."""
+    if any(hub.local_folder(model) is None for model in configs):
+        problems += vocabulary_problems(configs)
+    sources = []
+    for model in configs:
         try:
-            configs[model] = read_object(hub.small_files(model) / "config.json")
+            if hub.local_folder(model) is not None or not problems:
+                sources.append(Checkpoint.open(hub.all_files(model), model))
         except StudioError as error:
             problems.append(str(error))
-    if problems:
-        raise StudioError.listing("some sources cannot be read", problems)
-    return configs
-
-
-def _open(recipe: Recipe) -> tuple[Checkpoint, ...]:
-    sources, problems = [], []
-    for model in recipe.sources:
-        try:
-            sources.append(Checkpoint.open(hub.all_files(model), model))
-        except StudioError as error:
-            problems.append(str(error))
-    if problems:
-        raise StudioError.listing("some sources cannot be read", problems)
     return tuple(sources)
+
+
+def _num_layers(base: Checkpoint) -> int:
+    num_layers = value_of(base.config, "num_hidden_layers")
+    if type(num_layers) is not int or num_layers < 1:
+        raise StudioError(
+            f"{base.label}: config.json gives no number of layers (num_hidden_layers is "
+            f"{shown(num_layers)}); it is not the config of a language model"
+        )
+    return num_layers
 
 
 def _promoted(sources: tuple[Checkpoint, ...]) -> str:
     """The dtype that holds every value of every source: float32 where they differ."""
     found = {t.dtype for s in sources for t in s.tensors.values() if t.dtype in FLOATS}
     return found.pop() if found in ({"BF16"}, {"F16"}) else "F32"
-
-
-def _output_problems(out: Path, shards: tuple[ShardJob, ...]) -> list[str]:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return [f"{out} exists and is not an empty folder; choose another output"]
-    home = next(parent for parent in out.resolve().parents if parent.exists())
-    done = sum(f.stat().st_blocks * 512 for f in partial_folder(out).glob("*.safetensors"))
-    needed = sum(shard.nbytes + len(shard.header()) for shard in shards) + SLACK - done
-    free = shutil.disk_usage(home).free
-    if free < needed:
-        return [
-            f"{home} has {free / 1e9:.1f} GB free, the result needs {needed / 1e9:.1f} GB; "
-            f"free {(needed - free) / 1e9:.1f} GB or choose another output"
-        ]
-    return []
-
-
-def partial_folder(out: Path) -> Path:
-    """Where the result is built before it is complete."""
-    return out.with_name(out.name + ".partial")
 
 
 def _result_config(base: Mapping[str, Any], matching: Matching, dtype: str) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from studio.merge.companions import write_companions
 
 from studio.errors import StudioError
+from studio.merge.companions import write_companions
 from studio.merge.journal import NAME as JOURNAL
-from studio.merge.journal import Journal, ShardRecord
+from studio.merge.journal import Journal, ShardRecord, plan_of
 from studio.merge.mixing import Mixer
+from studio.merge.output import partial_folder
 from studio.merge.plan import Plan
-from studio.merge.preflight import partial_folder
 
 MAX_WORKERS = 8
 
@@ -43,6 +43,9 @@ def merge(plan: Plan, out: Path, on_progress: Callable[[Progress], None]) -> Pat
     """
     if plan.options.device.startswith("cuda") and not torch.cuda.is_available():
         raise StudioError("device cuda: this machine has no CUDA device; use --device cpu")
+    if (out / JOURNAL).exists():
+        _finish_publishing(plan, out)
+        return out
     partial = partial_folder(out)
     started = time.monotonic()
     with Journal(partial, plan.fingerprint) as journal:
@@ -97,23 +100,47 @@ def _check_complete(plan: Plan, partial: Path, records: list[ShardRecord]) -> No
     for shard in plan.shards:
         header = shard.header()
         path = partial / shard.file
-        size = path.stat().st_size if path.exists() else -1
-        with open(path, "rb") as file:
-            written = file.read(len(header))
-        if shard.file not in recorded or size != len(header) + shard.nbytes or written != header:
+        if shard.file not in recorded or not _holds(path, header, len(header) + shard.nbytes):
             raise StudioError(
                 f"{path}: the shard on disk is not the one that was written; delete {partial} and "
                 "merge again"
             )
 
 
+def _holds(path: Path, header: bytes, size: int) -> bool:
+    """Whether the file is there, `size` bytes long and begins with `header`."""
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
+
+
 def _publish(partial: Path, out: Path) -> None:
     """Give the complete folder its final name; the journal goes last, so a crash loses nothing."""
     _sync_folder(partial)
-    os.rename(partial, out)  # replaces an empty folder, refuses any other
-    (out / JOURNAL).unlink()
+    try:
+        os.rename(partial, out.resolve())  # replaces an empty folder, refuses any other
+    except OSError as error:
+        raise StudioError(
+            f"{out}: the model is complete but cannot take this name ({error.strerror}); make "
+            f"room for it and run the same command again, or take it from {partial}"
+        ) from error
+    _remove_journal(out)
+
+
+def _finish_publishing(plan: Plan, out: Path) -> None:
+    """The last step of a merge that was killed after the rename: all else was done before it."""
+    if plan_of(out / JOURNAL) != plan.fingerprint:
+        raise StudioError(
+            f"{out} exists and holds the result of another recipe; choose another output"
+        )
+    _remove_journal(out)
+
+
+def _remove_journal(out: Path) -> None:
+    (out / JOURNAL).unlink(missing_ok=True)
     _sync_folder(out)
-    _sync_folder(out.parent)
+    _sync_folder(out.resolve().parent)
 
 
 def _sync_folder(path: Path) -> None:

@@ -6,8 +6,13 @@ from itertools import combinations
 from pathlib import Path
 
 from studio.errors import StudioError
+from studio.weights.strict_json import shown
 
 SHOWN = 3
+# What reading a file of unexpected structure raises.
+MALFORMED = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 def vocabulary(folder: Path) -> dict[int, str] | None:
@@ -26,8 +31,10 @@ def vocabulary(folder: Path) -> dict[int, str] | None:
         else:  # unigram models keep a list of (token, score)
             by_id = {number: entry[0] for number, entry in enumerate(tokens)}
         by_id |= {int(entry["id"]): entry["content"] for entry in data.get("added_tokens", [])}
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise StudioError(f"{path}: this is not a tokenizer file ({error!r})") from error
+    except MALFORMED as error:
+        raise StudioError(
+            f"{path}: this is not a tokenizer file ({shown(error)}); download it again"
+        ) from error
     return by_id
 
 

@@ -57,7 +57,7 @@ def _snapshot(model: str, patterns: tuple[str, ...]) -> Path:
             f"{model}: neither a folder here nor a Hub id of the form owner/name"
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudioError(
             f"{model}: not a folder here, not in the local Hub cache, and the Hub did not give it "
             f"({reason}); check the name, your connection and, for gated models, your token"
