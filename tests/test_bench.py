@@ -327,6 +327,25 @@ def copying_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "TINY", SMALL)
 
 
+@pytest.mark.parametrize(("keep", "left"), [(False, set()), (True, {"recipe.yaml", "model-1"})])
+def test_course_leaves_what_it_was_asked_to_keep(
+    keep: bool, left: set[str], tmp_path: Path
+) -> None:
+    options = contest.Options(2, 0, (), ("warm",), tmp_path, keep)
+    with contest.Course("house", SMALL, options) as course:
+        course.out.mkdir(parents=True)
+    found = {path.name for path in tmp_path.glob("*/*")}
+    assert found >= left and bool(found) == keep and "run" not in found
+
+
+def test_course_asks_for_the_disk_it_needs(tmp_path: Path) -> None:
+    options = contest.Options(2, 2, (), ("warm",), tmp_path)
+    rows = shutil.disk_usage(tmp_path).free // (1 << 18)  # one model alone fills the disk
+    huge = shapes.Shape(hidden=1 << 16, inter=1, layers=1, heads=1, kv_heads=1, vocab=rows)
+    with pytest.raises(BenchError, match="GB of disk are needed"):
+        contest.Course("house", huge, options).__enter__()
+
+
 @pytest.mark.usefixtures("copying_engine")
 def test_bench_measures_reports_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
