@@ -6,6 +6,7 @@ uncompressed record for each tensor, so its tensors can be mapped like those of 
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 from studio.errors import StudioError
@@ -48,6 +49,9 @@ def _unpickle(path: Path) -> dict[object, object]:
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise ValueError("its records are compressed")
         entries = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything: KeyError, struct.error, ...
         asked = re.search(r"GLOBAL (\S+)", str(error))

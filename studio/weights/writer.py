@@ -30,7 +30,7 @@ class Buffer(mmap.mmap):
 
 
 class ShardFile:
-    """A file of `size` bytes for writing blocks: `with` opens and closes it, `finish` makes it last.
+    """A file of `size` bytes for writing blocks: `with` opens and closes, `finish` makes it last.
 
     What an earlier run wrote into it stays. Raises StudioError if the disk is full or refuses.
     """
