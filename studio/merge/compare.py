@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from studio.weights.strict_json import shown
+
 # Different values mean different tensor shapes: no merge of equal names is possible.
 SHAPES = (
     "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
@@ -31,7 +33,9 @@ SILENT = (
 )  # fmt: skip
 DEFAULTS = {
     "rope_theta": 10000.0, "attention_bias": False, "mlp_bias": False, "num_key_value_heads": None,
+    "use_sliding_window": False,
 }  # fmt: skip
+WINDOW = ("sliding_window", "max_window_layers")  # without effect where use_sliding_window is false
 ALIASES = {
     "num_hidden_layers": ("n_layer", "num_layers"),
     "hidden_size": ("n_embd", "d_model"),
@@ -80,9 +84,9 @@ def compare_configs(
     keys = sorted({key for config in alike.values() for key in config} - {*SHAPES, *SILENT})
     for key in keys:
         values = {name: config.get(key, DEFAULTS.get(key)) for name, config in alike.items()}
-        if len({repr(value) for value in values.values()}) == 1:
+        if len({_canonical(value) for value in values.values()}) == 1:
             continue
-        listing = ", ".join(f"{name}: {value}" for name, value in values.items())
+        listing = ", ".join(f"{name}: {shown(value)}" for name, value in values.items())
         if key in NUMERICS and key not in allowed:
             found.problems.append(
                 f"{key} differs ({listing}): equal weights would compute different things; "
@@ -107,37 +111,67 @@ def vocabulary_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _normalised(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The language model's config with today's and yesterday's ways to write rope made one."""
+    """The language model's config, the ways to write one thing made one."""
     plain = {key: value for key, value in language_config(config).items() if value is not None}
     for key, others in ALIASES.items():
         for other in others:
             if other in plain:
                 plain.setdefault(key, plain.pop(other))
+    _normalise_rope(plain)
+    if plain.get("use_sliding_window") is False:
+        plain = {key: value for key, value in plain.items() if key not in WINDOW}
+    if set(_items(plain.get("layer_types"))) == {"full_attention"}:
+        del plain["layer_types"]
+    return plain
+
+
+def _normalise_rope(plain: dict[str, Any]) -> None:
+    """Today's rope_parameters as yesterday's rope_theta and rope_scaling."""
     rope = plain.get("rope_parameters")
     if isinstance(rope, Mapping):
-        rest = {k: v for k, v in rope.items() if k != "rope_theta" and v is not None}
-        if "rope_theta" in rope:
+        if rope.get("rope_theta") is not None:
             plain.setdefault("rope_theta", rope["rope_theta"])
-        if rest.get("rope_type", "default") != "default":
-            plain.setdefault("rope_scaling", rest)
-    if isinstance(theta := plain.get("rope_theta"), int):
-        plain["rope_theta"] = float(theta)
-    return plain
+        rest = {k: v for k, v in rope.items() if k != "rope_theta" and v is not None}
+        plain.setdefault("rope_scaling", rest)
+    scaling = plain.get("rope_scaling")
+    if isinstance(scaling, Mapping):
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        rest = {key: value for key, value in scaling.items() if key != "type"}
+        plain["rope_scaling"] = rest | {"rope_type": kind}
+        if kind == "default":
+            del plain["rope_scaling"]
+
+
+def _items(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _canonical(value: Any) -> str:
+    """Equal for equal values, however they are ordered and whether numbers are written 1 or 1.0."""
+    if isinstance(value, Mapping):
+        return str(sorted((str(k), _canonical(v)) for k, v in value.items()))
+    if isinstance(value, list):
+        return str([_canonical(item) for item in value])
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return repr(float(value))
+    return repr(value)
 
 
 def _compare_shape(key: str, values: Mapping[str, Any], found: Comparison) -> None:
     given = {name: value for name, value in values.items() if value is not None}
-    if len({repr(value) for value in given.values()}) < 2:
+    alike = {name: _canonical(value) for name, value in given.items()}
+    if len(set(alike.values())) < 2:
         return
-    usual = Counter(map(repr, given.values())).most_common(1)[0][0]
+    usual = Counter(alike.values()).most_common(1)[0][0]
+    others = [name for name in given if alike[name] == usual]
     for name, value in given.items():
-        if repr(value) == usual:
+        if name in others:
             continue
         found.misfits.add(name)
-        others = [other for other, known in given.items() if repr(known) == usual]
+        verb = "have" if others[1:] else "has"
         found.problems.append(
-            f"{name} has {key} {value}, but {', '.join(others)} {'have' if others[1:] else 'has'} "
-            f"{usual}: their shapes cannot merge{sibling_hint(name, others)}"
+            f"{name} has {key} {shown(value)}, but {', '.join(others)} {verb} "
+            f"{shown(given[others[0]])}: their shapes cannot merge{sibling_hint(name, others)}"
         )
 
 
