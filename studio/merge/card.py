@@ -41,8 +41,8 @@ def make_card(plan: Plan, report: Report, prompt: Prompt) -> str:
     sections = [
         _front_matter(plan, licenses),
         f"# {plain(_title(plan))}",
-        f"A merge of {len(plan.sources)} models by [mergekit](https://github.com/arcee-ai/mergekit)"
-        f"'s rules, made in one pass by Merge Studio {__version__}.",
+        f"Made in one pass by Merge Studio {__version__}, by the rules of "
+        "[mergekit](https://github.com/arcee-ai/mergekit).",
         "## Sources",
         _sources(plan, report, licenses),
         _license_text(licenses),
@@ -63,7 +63,13 @@ def make_card(plan: Plan, report: Report, prompt: Prompt) -> str:
 def plain(text: str) -> str:
     """Foreign text as one line of Markdown that shows exactly these characters."""
     line = " ".join(_printable(text).split())
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&$:@-])", r"\\\1", line)
+    line = re.sub(r"([\\`*_\[\]<>|~&$@]|:(?=//))", r"\\\1", line)
+    return re.sub(r"^([-+=#]|\d+(?=[.)]))", _no_marker, line)
+
+
+def _no_marker(found: re.Match[str]) -> str:
+    """What would begin a list or a heading, as plain characters."""
+    return f"{found[0]}\\" if found[0].isdecimal() else f"\\{found[0]}"
 
 
 def code(text: str) -> str:
@@ -83,7 +89,7 @@ def fenced(text: str, language: str) -> str:
 def hub_id(source: Checkpoint) -> str | None:
     """The Hub repository a source came from, without its revision; None for a local folder."""
     name = source.label.partition("@")[0]
-    is_local = Path(source.label).expanduser().is_dir()
+    is_local = source.path == Path(source.label).expanduser()
     return name if _HUB_ID.fullmatch(name) and not is_local else None
 
 
@@ -138,7 +144,7 @@ def _license_text(licenses: Sequence[str | None]) -> str:
     if (common := _common(licenses)) is not None:
         return f"All sources state the licence {code(common)}."
     if None in licenses:
-        reason = "Not every source states a licence in its model card"
+        reason = "Not every source names a known licence in its model card"
     else:
         reason = "The sources state different licences"
     return (

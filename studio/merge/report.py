@@ -15,6 +15,7 @@ from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
 from studio.merge.plan import Plan
 from studio.merge.preview import Preview, preview
 from studio.merge.recipe_yaml import dump_recipe
+from studio.weights.dtypes import TORCH_NAMES
 
 FILE = "merge-report.json"
 FORMAT = 1
@@ -36,13 +37,13 @@ def make_report(plan: Plan, records: Sequence[ShardRecord], seconds: float) -> R
         "format": FORMAT,
         "studio": __version__,
         "recipe": {"fingerprint": plan.recipe.fingerprint(), "yaml": dump_recipe(plan.recipe)},
-        "dtype": plan.dtype,
+        "dtype": TORCH_NAMES[plan.dtype],
         "sources": _sources(plan),
         "shards": [{"file": r.file, "size": r.size, "digest": r.digest} for r in records],
         "summary": _summary(plan, seen, linear),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
-        "seconds": round(seconds, 3),
+        "seconds": round(float(seconds), 3),
         "bytes_read": plan.bytes_read,
         "bytes_written": sum(record.size for record in records),
         "tensors": _tensors(plan, tensors, seen, linear),
@@ -50,9 +51,9 @@ def make_report(plan: Plan, records: Sequence[ShardRecord], seconds: float) -> R
 
 
 def report_text(report: Report) -> str:
-    """The report as JSON, one line for each tensor."""
+    """The report as JSON; the tensors come last, one line for each."""
     lines = []
-    for key, value in report.items():
+    for key, value in sorted(report.items(), key=lambda item: item[0] == "tensors"):
         if key == "tensors":
             rows = ",\n".join(f"  {_compact(row)}" for row in value)
             text = f"[\n{rows}\n ]" if value else "[]"
@@ -77,7 +78,7 @@ def _sources(plan: Plan) -> list[dict[str, Any]]:
             "name": PurePath(source.label).name,
             "fingerprint": source.fingerprint(),
             "bytes": sum(info.nbytes for info in source.tensors.values()),
-            "dtype": sorted({info.dtype for info in source.tensors.values()}),
+            "dtype": sorted({TORCH_NAMES[info.dtype] for info in source.tensors.values()}),
         }
         for source in plan.sources
     ]

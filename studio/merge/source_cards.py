@@ -37,9 +37,9 @@ def _license(root: yaml.Node | None) -> str | None:
     if not isinstance(root, yaml.MappingNode):
         return None
     values = [value for key, value in root.value if key.value == "license"]
-    if len(values) == 1 and isinstance(values[0], yaml.SequenceNode):
+    if len(values) == 1 and values[0].tag == "tag:yaml.org,2002:seq":
         values = values[0].value
-    if len(values) != 1 or not isinstance(values[0], yaml.ScalarNode):
+    if len(values) != 1 or values[0].tag != "tag:yaml.org,2002:str":
         return None
-    name = values[0].value.strip().lower()
+    name = str(values[0].value).strip().lower()
     return name if _LICENSE.fullmatch(name) and name not in ("other", "unknown") else None
