@@ -10,7 +10,7 @@ from studio.merge import chat_template
 from studio.merge.card import Prompt, make_card
 from studio.merge.journal import ShardRecord
 from studio.merge.plan import Plan
-from studio.merge.recipe_yaml import dump_recipe
+from studio.merge.recipe_dump import dump_recipe
 from studio.merge.report import FILE as REPORT
 from studio.merge.report import make_report, report_text
 from studio.weights.strict_json import read_object

@@ -12,7 +12,7 @@ from studio.merge.coefficients import settings_of
 from studio.merge.gradient import Floats
 from studio.merge.layout import Layout
 from studio.merge.recipe import Recipe
-from studio.merge.recipe_yaml import dump_recipe
+from studio.merge.recipe_dump import dump_recipe
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.header import TensorInfo, make_header

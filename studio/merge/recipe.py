@@ -102,7 +102,7 @@ class Recipe:
 
     def fingerprint(self) -> str:
         """Hex digest of the canonical form: equal for recipes that mean the same."""
-        from studio.merge.recipe_yaml import dump_recipe
+        from studio.merge.recipe_dump import dump_recipe
 
         return hashlib.sha256(dump_recipe(self).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
 from studio.merge.plan import Plan
 from studio.merge.preview import Preview, preview
-from studio.merge.recipe_yaml import dump_recipe
+from studio.merge.recipe_dump import dump_recipe
 from studio.weights.dtypes import TORCH_NAMES
 
 FILE = "merge-report.json"

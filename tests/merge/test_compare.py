@@ -92,7 +92,9 @@ def test_different_numerics_are_refused_unless_allowed(key: str) -> None:
 def test_what_does_not_compute_is_only_a_warning(key: str) -> None:
     found = compare_configs(pair(**{key: 4096}))
     assert found.problems == []
-    assert found.warnings == [f"{key} differs (one: None, other: 4096); the result takes the base's"]
+    assert found.warnings == [
+        f"{key} differs (one: None, other: 4096); the result takes the base's"
+    ]
 
 
 @pytest.mark.parametrize("key", SILENT)
