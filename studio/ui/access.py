@@ -1,0 +1,77 @@
+"""Who may do what: the one place that every handler asks."""
+
+import functools
+import hmac
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from studio.errors import StudioError
+from studio.settings import Settings
+
+log = logging.getLogger(__name__)
+Handler = Callable[[Any], Any]
+
+
+class Access:
+    """Tells the owner from a visitor.
+
+    A visitor may look and tune the shipped recipes. Whatever writes, merges, starts a process or
+    touches a path of the visitor's choice is the owner's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._open = settings.is_open
+        self._token = settings.owner_token
+
+    def is_owner(self, token: object) -> bool:
+        """Whether the one who sent `token` is the owner; anything but the right text is not."""
+        if self._open:
+            return True
+        if self._token is None or not isinstance(token, str):
+            return False
+        return hmac.compare_digest(token.encode(), self._token.encode())
+
+    def require_owner(self, token: object, what: str) -> None:
+        """Raise StudioError unless `token` is the owner's; `what` begins the sentence."""
+        if self.is_owner(token):
+            return
+        if self._token is None:
+            raise StudioError(
+                f"{what} is off: this studio can be reached by others and has no owner token; "
+                "start it with STUDIO_OWNER_TOKEN to use it"
+            )
+        raise StudioError(f"{what} is for the owner of this studio: enter the owner token")
+
+    def describe(self, token: object) -> dict[str, Any]:
+        """What the page shows of all this: `owner`, `open` and `token_set`."""
+        return {
+            "owner": self.is_owner(token),
+            "open": self._open,
+            "token_set": self._token is not None,
+            "wrong": bool(token) and not self.is_owner(token),
+        }
+
+
+def answers(handler: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Handler:
+    """Make a server function of a handler: an error becomes an answer that the page can show.
+
+    Gradio turns an exception into silence. A StudioError is told as it is; anything else is a
+    bug, whose traceback goes to the log and whose text stays here.
+    """
+
+    @functools.wraps(handler)
+    def answer(request: Any) -> dict[str, Any]:
+        try:
+            if not isinstance(request, dict):
+                raise StudioError("a request must be a JSON object")
+            return handler(request)
+        except StudioError as error:
+            return {"error": str(error)}
+        except Exception:
+            log.exception("%s failed", handler.__name__)
+            return {"error": "the studio made a mistake here; its log on the server tells more"}
+
+    # Gradio reads the signature to decide what to pass on: one argument, the request.
+    del answer.__wrapped__
+    return answer

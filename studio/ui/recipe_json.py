@@ -1,0 +1,136 @@
+"""Recipes as plain JSON for the page, and back; what comes back is checked like a file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from studio.errors import StudioError
+from studio.merge.gradient import Parameter, Rule
+from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage
+from studio.merge.recipe_dump import dump_recipe
+from studio.merge.recipe_yaml import load_recipe
+
+MOST_ITEMS = 200
+LONGEST_TEXT = 20_000
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as lists, dictionaries, text and numbers."""
+    return {"stages": [_stage_to_json(stage) for stage in recipe.stages]}
+
+
+def recipe_from_json(data: object) -> Recipe:
+    """The recipe that `recipe_to_json` wrote; raises StudioError for anything else.
+
+    The result has gone through the recipe reader, so it is as sound as one from a file.
+    """
+    stages = tuple(_stage(item) for item in _items(_mapping(data).get("stages")))
+    return load_recipe(dump_recipe(Recipe(stages)), "recipe")
+
+
+def _stage_to_json(stage: Stage) -> dict[str, Any]:
+    return {
+        "method": stage.method,
+        "name": stage.name,
+        "dtype": stage.dtype,
+        "out_dtype": stage.out_dtype,
+        "chat_template": stage.chat_template,
+        "settings": _settings_to_json(stage.settings),
+        "slices": [
+            {
+                "start": part.start,
+                "end": part.end,
+                "settings": _settings_to_json(part.settings),
+                "inputs": [
+                    {"model": entry.model, "settings": _settings_to_json(entry.settings)}
+                    for entry in part.inputs
+                ],
+            }
+            for part in stage.slices
+        ],
+    }
+
+
+def _settings_to_json(settings: Settings) -> dict[str, Any]:
+    return {
+        name: [{"filter": rule.filter, "anchors": list(rule.anchors)} for rule in parameter]
+        for name, parameter in settings.items()
+    }
+
+
+def _stage(data: object) -> Stage:
+    fields = _mapping(data)
+    return Stage(
+        method=_text(fields.get("method")),
+        slices=tuple(_slice(item) for item in _items(fields.get("slices"))),
+        name=_optional(fields.get("name")),
+        settings=_settings(fields.get("settings")),
+        dtype=_optional(fields.get("dtype")),
+        out_dtype=_optional(fields.get("out_dtype")),
+        chat_template=_optional(fields.get("chat_template")),
+    )
+
+
+def _slice(data: object) -> Slice:
+    fields = _mapping(data)
+    end = fields.get("end")
+    return Slice(
+        inputs=tuple(_input(item) for item in _items(fields.get("inputs"))),
+        start=_whole(fields.get("start")),
+        end=None if end is None else _whole(end),
+        settings=_settings(fields.get("settings")),
+    )
+
+
+def _input(data: object) -> Input:
+    fields = _mapping(data)
+    return Input(_text(fields.get("model")), _settings(fields.get("settings")))
+
+
+def _settings(data: object) -> Settings:
+    return {_text(name): _parameter(rules) for name, rules in _mapping(data).items()}
+
+
+def _parameter(data: object) -> Parameter:
+    return tuple(_rule(item) for item in _items(data))
+
+
+def _rule(data: object) -> Rule:
+    fields = _mapping(data)
+    anchors = tuple(_number(item) for item in _items(fields.get("anchors")))
+    return Rule(anchors, _optional(fields.get("filter")))
+
+
+def _mapping(data: object) -> Mapping[str, object]:
+    if not isinstance(data, dict) or len(data) > MOST_ITEMS:
+        raise StudioError("the page sent no recipe; reload it")
+    return data
+
+
+def _items(data: object) -> list[object]:
+    if not isinstance(data, list) or not data:
+        raise StudioError("a recipe needs at least one entry in each of its lists")
+    if len(data) > MOST_ITEMS:
+        raise StudioError(f"a list of {len(data)} entries is too long; at most {MOST_ITEMS}")
+    return data
+
+
+def _text(data: object) -> str:
+    if not isinstance(data, str) or not data.strip() or len(data) > LONGEST_TEXT:
+        raise StudioError(f"expected text in the recipe, found {str(data)[:40]!r}")
+    return data
+
+
+def _optional(data: object) -> str | None:
+    return None if data is None else _text(data)
+
+
+def _number(data: object) -> float:
+    if isinstance(data, bool) or not isinstance(data, int | float) or abs(data) > 1e6:
+        raise StudioError(f"{str(data)[:40]!r} is not a number that t can have; enter one like 0.3")
+    return float(data)
+
+
+def _whole(data: object) -> int:
+    if isinstance(data, bool) or not isinstance(data, int) or not 0 <= data <= 10_000:
+        raise StudioError(f"{str(data)[:40]!r} is not the number of a layer")
+    return data
