@@ -1,0 +1,126 @@
+"""Which tensors the result has, and where each comes from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from studio.merge.tensors import Matching, match_tensors
+from studio.weights.checkpoint import Checkpoint
+from tests.checkpoints import write_checkpoint
+
+
+def sources(tmp_path: Path, *options: dict[str, Any]) -> list[Checkpoint]:
+    found = []
+    for number, given in enumerate(options):
+        folder = write_checkpoint(tmp_path / str(number), **{"layers": 2} | given)
+        found.append(Checkpoint.open(folder, f"model-{number}"))
+    return found
+
+
+def match(opened: list[Checkpoint], missing: str = "error", dtype: str = "BF16") -> Matching:
+    return match_tensors(opened, 2, dtype, missing)
+
+
+def test_equal_models_are_mixed_whole_and_in_the_order_of_the_model(tmp_path: Path) -> None:
+    opened = sources(tmp_path, {"seed": 1, "shards": 3}, {"seed": 2, "format": "bin"})
+    found = match(opened)
+    assert (found.problems, found.notes) == ([], [])
+    names = [job.name for job in found.jobs]
+    assert set(names) == set(opened[0].tensors)
+    assert found.layout is not None and found.layout.names == tuple(names)
+    assert names[0] == "model.embed_tokens.weight"
+    assert names[-2:] == ["model.norm.weight", "lm_head.weight"]
+    for job in found.jobs:
+        assert job.sources == (0, 1)
+        assert [info.name for info in job.inputs] == [job.name] * 2
+        assert [info.file.parent for info in job.inputs] == [s.path for s in opened]
+
+
+def test_the_result_has_the_wanted_dtype_whatever_the_sources_have(tmp_path: Path) -> None:
+    opened = sources(tmp_path, {"dtype": "float16"}, {"dtype": "float32"})
+    jobs = match(opened, dtype="F16").jobs
+    assert {job.dtype for job in jobs} == {"F16"}
+    assert all(job.nbytes == 2 * job.numel for job in jobs)
+    assert all(job.source_bytes == 6 * job.numel for job in jobs)
+
+
+def test_constants_and_integers_are_copied_from_the_base_in_their_own_dtype(tmp_path: Path) -> None:
+    rope = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.rand(4)}
+    ids = {"model.position_ids": torch.arange(8)}
+    opened = sources(tmp_path, {"extra": rope | ids}, {"extra": ids, "seed": 2})
+    found = match(opened)
+    copied = {job.name: job for job in found.jobs if len(job.sources) == 1}
+    assert set(copied) == {*rope, *ids}
+    assert copied["model.position_ids"].dtype == "I64"
+    assert copied["model.layers.0.self_attn.rotary_emb.inv_freq"].dtype == "F32"
+    assert all(job.sources == (0,) for job in copied.values())
+    assert found.layout is not None and not set(copied) & set(found.layout.names)
+    assert any("copied from model-0" in note for note in found.notes)
+
+
+def test_a_constant_that_only_another_model_has_is_left_out_and_said(tmp_path: Path) -> None:
+    rope = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.rand(4)}
+    found = match(sources(tmp_path, {}, {"extra": rope}))
+    assert not any("inv_freq" in job.name for job in found.jobs)
+    assert any("not in model-0 and left out" in n and "inv_freq" in n for n in found.notes)
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_missing_tensor_is_refused_naming_who_lacks_it(tmp_path: Path, lacking: int) -> None:
+    options: list[dict[str, Any]] = [{}, {"seed": 2}]
+    options[lacking]["without"] = ("layers.1.mlp",)
+    found = match(sources(tmp_path, *options))
+    assert len(found.problems) == 1
+    for part in (f"model-{lacking} lacks", "model.layers.1.mlp.down_proj.weight", "--missing base"):
+        assert part in found.problems[0]
+
+
+def test_a_missing_tensor_can_come_from_the_base(tmp_path: Path) -> None:
+    options = {"seed": 2, "without": ("layers.1.mlp.up",), "extra": {"only.here": torch.ones(2)}}
+    found = match(sources(tmp_path, {}, options), missing="base")
+    assert found.problems == []
+    jobs = {job.name: job for job in found.jobs}
+    assert jobs["model.layers.1.mlp.up_proj.weight"].sources == (0,)
+    assert "only.here" not in jobs
+    assert any("only.here" in note for note in found.notes)
+
+
+def test_different_vocabularies_say_what_is_not_supported(tmp_path: Path) -> None:
+    found = match(sources(tmp_path, {"vocab_size": 96}, {"vocab_size": 97}))
+    assert len(found.problems) == 2
+    for problem, name in zip(found.problems, ("model.embed_tokens", "lm_head"), strict=True):
+        assert problem.startswith(name)
+        assert "model-0 [96, 32], model-1 [97, 32]" in problem
+        assert "merging by token is not supported yet" in problem
+
+
+def test_different_inner_shapes_are_each_named_with_both_values(tmp_path: Path) -> None:
+    found = match(sources(tmp_path, {}, {"intermediate_size": 80}))
+    assert len(found.problems) == 6  # three matrices in two layers
+    assert "model-0 [64, 32], model-1 [80, 32]" in "\n".join(found.problems)
+    assert not any(job.name.startswith("model.layers.0.mlp") for job in found.jobs)
+
+
+def test_a_tied_head_is_its_embeddings(tmp_path: Path) -> None:
+    found = match(sources(tmp_path, {"tied": True}, {"seed": 2}))
+    head = next(job for job in found.jobs if job.name == "lm_head.weight")
+    assert [info.name for info in head.inputs] == ["model.embed_tokens.weight", "lm_head.weight"]
+    assert any("model-0 ties its output head" in note for note in found.notes)
+
+
+def test_no_head_anywhere_stays_no_head(tmp_path: Path) -> None:
+    found = match(sources(tmp_path, {"tied": True}, {"tied": True, "seed": 2}))
+    assert not any("lm_head" in job.name for job in found.jobs)
+    assert (found.problems, found.notes) == ([], [])
+
+
+@pytest.mark.parametrize("arch", ["mistral", "qwen2", "mixtral", "gemma", "gpt_neox"])
+def test_every_architecture_is_mixed_whole(tmp_path: Path, arch: str) -> None:
+    opened = sources(tmp_path, {"arch": arch}, {"arch": arch, "seed": 2})
+    found = match(opened)
+    assert found.problems == []
+    assert {job.name for job in found.jobs} == set(opened[0].tensors)
+    assert found.layout is not None
+    assert set(found.layout.layers.tolist()) == {-1, 0, 1}
