@@ -72,24 +72,22 @@ def from_difference_basis(total: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _sum_of_products(flat: Sequence[Tensor], buffer: Tensor) -> NDArray[np.float64]:
     """The Gram matrix in the difference basis, computed in `buffer` (n, chunk) and its type."""
-    total = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=buffer.device)
-    for parts in zip(*(torch.split(source, buffer.shape[1]) for source in flat), strict=True):
-        count = parts[0].numel()
-        values = buffer[:, :count]
-        for row, part in zip(values.unbind(), parts, strict=True):
-            row.copy_(part)
+    products = []
+    for begin in range(0, flat[0].numel(), buffer.shape[1]):
+        end = min(begin + buffer.shape[1], flat[0].numel())
+        values = buffer[:, : end - begin]
+        for row, source in zip(values, flat, strict=True):
+            row.copy_(source[begin:end])
         values[1:] -= values[0]
-        whole = count // BLOCK * BLOCK
-        if whole:
-            total += _products(values[:, :whole].view(len(flat), -1, BLOCK).transpose(0, 1))
-        if whole < count:
-            total += _products(values[:, whole:].unsqueeze(0))
-    return total.cpu().numpy()
-
-
-def _products(blocks: Tensor) -> Tensor:
-    """The (n, n) fp64 sum of the inner products within each of the blocks (number, n, length)."""
-    return torch.bmm(blocks, blocks.transpose(1, 2)).sum(0, dtype=torch.float64)
+        whole = (end - begin) // BLOCK * BLOCK
+        blocks = values[:, :whole].unflatten(1, (-1, BLOCK)).transpose(0, 1)
+        products.append(torch.bmm(blocks, blocks.transpose(1, 2)))
+        if whole < end - begin:
+            rest = values[:, whole:]
+            products.append((rest @ rest.T).unsqueeze(0))
+    if not products:
+        return np.zeros((len(flat), len(flat)))
+    return torch.cat(products).sum(0, dtype=torch.float64).cpu().numpy()
 
 
 def _refuse_non_finite(flat: Sequence[Tensor]) -> None:
