@@ -44,7 +44,10 @@ def verify(folder: Path, on_line: Callable[[str], None] = lambda line: None) -> 
     ):
         check()
     if verification.problems:
-        raise StudioError.listing(f"{folder} is damaged; merge again", verification.problems)
+        raise StudioError.listing(
+            f"{folder} is not as it was written; restore it or merge again",
+            [f"{folder}: {problem}" for problem in verification.problems],
+        )
     return verification.lines
 
 

@@ -137,7 +137,7 @@ def test_report_of_a_70b_merge_is_small(finished: Finished) -> None:
     layout = Layout.of(names, 80)
     info = next(iter(finished.plan.sources[0].tensors.values()))
     jobs = tuple(TensorJob(name, (8192, 8192), "F16", (info,) * 3, (0, 1, 2)) for name in names)
-    recipe = load_recipe(Path("recipes/creative-70b.yaml").read_text())
+    recipe = load_recipe(HOUSE_RECIPE.read_text())
     sources = tuple(
         replace(source, label=label)
         for source, label in zip(finished.plan.sources, recipe.sources, strict=True)
@@ -150,9 +150,15 @@ def test_report_of_a_70b_merge_is_small(finished: Finished) -> None:
     for name in names:
         x = rng.normal(size=(3, 5))
         tensors[name] = TensorRecord((x @ x.T).tolist(), rng.random(3).tolist())
-    text = report_text(make_report(plan, [ShardRecord("m", 1, "d", tensors)], 1.0))
+    report = make_report(plan, [ShardRecord("m", 1, "d", tensors)], 1.0)
+    middle = tensor(report, "model.layers.40.mlp.up_proj.weight")["t"]
+    assert middle == {"component-1": 0.302532, "component-2": 0.299367, "final": 0.5}
+    head = tensor(report, "lm_head.weight")["t"]
+    assert head == {"component-1": 0.25, "component-2": 0.4, "final": 0.5}
+    text = report_text(report)
     assert len(text) < 2_000_000
     assert len(json.loads(text)["tensors"]) == 723
 
 
+HOUSE_RECIPE = Path(__file__).parents[2] / "recipes" / "creative-70b.yaml"
 CONFIG_70B = {"num_hidden_layers": 80}
