@@ -131,8 +131,7 @@ def _preview(parsed: argparse.Namespace) -> int:
 def _verify(parsed: argparse.Namespace) -> int:
     from studio.merge.verify import verify
 
-    for line in verify(parsed.folder):
-        print(line)
+    verify(parsed.folder, print)
     return 0
 
 

@@ -54,8 +54,8 @@ def space_problems(out: Path, shards: tuple[ShardJob, ...]) -> list[str]:
     if free >= needed:
         return []
     return [
-        f"{home} has {free / 1e9:.1f} GB free, the result needs {needed / 1e9:.1f} GB; "
-        f"free {(needed - free) / 1e9:.1f} GB or choose another output"
+        f"{home} has {free / 1e9:.2f} GB free, the result needs {needed / 1e9:.2f} GB; "
+        f"free {(needed - free) / 1e9:.2f} GB or choose another output"
     ]
 
 

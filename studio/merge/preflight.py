@@ -66,7 +66,7 @@ def _plan(
     matching = match_tensors(sources, _num_layers(sources[0]), dtype, options.missing)
     shards = shards_of(matching.jobs, options.shard_bytes)
     problems += matching.problems
-    if out is not None and not problems:
+    if out is not None:
         problems += space_problems(out, shards)
     if problems:
         raise StudioError.listing("this recipe cannot be merged", problems)

@@ -1,12 +1,10 @@
 """A recipe: stages of merging, from source models to one result."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from studio.errors import StudioError
 from studio.merge.gradient import Parameter, Rule
-from studio.merge.methods import METHODS, Method
 
 Settings = Mapping[str, Parameter]
 
@@ -99,17 +97,6 @@ class Recipe:
     def dtype(self) -> str | None:
         """The dtype of the written weights; None: the one the sources promote to."""
         return self.final.out_dtype or self.final.dtype
-
-    def fingerprint(self) -> str:
-        """Hex digest of the canonical form: equal for recipes that mean the same."""
-        from studio.merge.recipe_dump import dump_recipe
-
-        return hashlib.sha256(dump_recipe(self).encode()).hexdigest()
-
-
-def method_of(stage: Stage) -> Method:
-    """The method a checked stage uses."""
-    return METHODS[stage.method]
 
 
 def ordered(stages: Sequence[Stage]) -> tuple[Stage, ...]:

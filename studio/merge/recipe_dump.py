@@ -1,5 +1,6 @@
 """Writing recipes as mergekit's YAML, canonically: equal recipes give equal text."""
 
+import hashlib
 from typing import Any
 
 import yaml
@@ -18,6 +19,11 @@ def dump_recipe(recipe: Recipe) -> str:
         for stage in recipe.stages
     ]
     return "---\n".join(texts)
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Hex digest of the canonical text: equal for recipes that mean the same."""
+    return hashlib.sha256(dump_recipe(recipe).encode()).hexdigest()
 
 
 class _Dumper(yaml.SafeDumper):

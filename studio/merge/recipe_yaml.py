@@ -41,6 +41,8 @@ def load_recipe(text: str, origin: str = "recipe") -> Recipe:
     for stage in stages_in_order[:-1]:
         if stage.name not in used:
             warnings.append(f'stage "{stage.name}" is not used by any other stage')
+        if stage.chat_template is not None:
+            warnings.append(f'stage "{stage.name}": only the last stage\'s chat_template counts')
     return Recipe(stages_in_order, tuple(warnings))
 
 

@@ -14,7 +14,7 @@ from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
 from studio.merge.plan import Plan
 from studio.merge.preview import Preview, preview
-from studio.merge.recipe_dump import dump_recipe
+from studio.merge.recipe_dump import dump_recipe, fingerprint
 from studio.weights.dtypes import TORCH_NAMES
 
 FILE = "merge-report.json"
@@ -36,7 +36,7 @@ def make_report(plan: Plan, records: Sequence[ShardRecord], seconds: float) -> R
     return {
         "format": FORMAT,
         "studio": __version__,
-        "recipe": {"fingerprint": plan.recipe.fingerprint(), "yaml": dump_recipe(plan.recipe)},
+        "recipe": {"fingerprint": fingerprint(plan.recipe), "yaml": dump_recipe(plan.recipe)},
         "dtype": TORCH_NAMES[plan.dtype],
         "sources": _sources(plan),
         "shards": [{"file": r.file, "size": r.size, "digest": r.digest} for r in records],

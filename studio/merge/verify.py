@@ -8,6 +8,7 @@ from studio.errors import StudioError
 from studio.merge import report
 from studio.merge.compare import value_of
 from studio.merge.layout import Layout, is_head
+from studio.merge.recipe_dump import fingerprint as recipe_fingerprint
 from studio.merge.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
@@ -163,10 +164,8 @@ class _Verification:
             return  # told by `files`
         problems = []
         try:
-            if (
-                load_recipe(path.read_text(encoding="utf-8"), path.name).fingerprint()
-                != fingerprint
-            ):
+            found = load_recipe(path.read_text(encoding="utf-8"), path.name)
+            if recipe_fingerprint(found) != fingerprint:
                 problems.append("recipe.yaml is not the recipe of this merge: it was changed")
         except (StudioError, UnicodeDecodeError) as error:
             problems.append(f"recipe.yaml cannot be read ({error})")

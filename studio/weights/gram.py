@@ -80,7 +80,7 @@ def _sum_of_products(flat: Sequence[Tensor], buffer: Tensor) -> NDArray[np.float
             row.copy_(source[begin:end])
         values[1:] -= values[0]
         whole = (end - begin) // BLOCK * BLOCK
-        blocks = values[:, :whole].unflatten(1, (-1, BLOCK)).transpose(0, 1)
+        blocks = values[:, :whole].view(len(flat), -1, BLOCK).transpose(0, 1)
         products.append(torch.bmm(blocks, blocks.transpose(1, 2)))
         if whole < end - begin:
             rest = values[:, whole:]

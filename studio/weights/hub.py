@@ -6,7 +6,7 @@ from pathlib import Path
 from studio.errors import StudioError
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
-WEIGHT_FILES = ("*.safetensors", "*.bin")
+WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def local_folder(model: str) -> Path | None:

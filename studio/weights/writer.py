@@ -10,7 +10,6 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
 import xxhash
 
@@ -48,12 +47,7 @@ class ShardFile:
             raise StudioError(f"{self.path}: cannot be written ({error.strerror})") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
     def write(self, offset: int, buffer: Buffer | memoryview, length: int) -> bytes:

@@ -11,6 +11,7 @@ from studio import __version__
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import Layout
 from studio.merge.plan import Plan, ShardJob, TensorJob
+from studio.merge.recipe_dump import fingerprint
 from studio.merge.recipe_yaml import load_recipe
 from studio.merge.report import Report, make_report, report_text
 from tests.merge.finished import SHAPES, Finished, finish, write_model
@@ -35,7 +36,7 @@ def tensor(report: Report, name: str) -> dict[str, object]:
 def test_report_names_what_was_merged(finished: Finished, report: Report) -> None:
     assert (report["format"], report["studio"]) == (1, __version__)
     assert load_recipe(report["recipe"]["yaml"]) == finished.plan.recipe
-    assert report["recipe"]["fingerprint"] == finished.plan.recipe.fingerprint()
+    assert report["recipe"]["fingerprint"] == fingerprint(finished.plan.recipe)
     assert [s["name"] for s in report["sources"]] == ["a", "b", "c"]
     assert [s["fingerprint"] for s in report["sources"]] == [
         source.fingerprint() for source in finished.plan.sources
