@@ -1,6 +1,7 @@
 """Shards: what is written is what is read back, and a full disk is told."""
 
 import errno
+import fcntl
 import os
 import random
 from pathlib import Path
@@ -134,14 +135,27 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, failures: list[int | None]) -> None:
         self.failures = failures
+        self.writes: list[tuple[int, int, bool]] = []  # offset, length, direct
         self.real = os.pwrite
         monkeypatch.setattr(os, "pwrite", self.pwrite)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        direct = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)
+        self.writes.append((offset, len(data), direct))
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise OSError(failure, os.strerror(failure))
         return self.real(fd, data[: 1024 * 1024], offset)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_write_is_direct_and_of_whole_sectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    disk = Disk(monkeypatch, [])
+    write_all(tmp_path / "shard", content(size))
+    assert all(offset % 4096 == length % 4096 == 0 for offset, length, _ in disk.writes)
+    assert all(direct for _, _, direct in disk.writes)
 
 
 def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +170,7 @@ def test_a_refused_direct_write_is_repeated_plainly(
     disk = Disk(monkeypatch, [None, errno.EINVAL])
     write_all(tmp_path / "shard", content(BLOCK_BYTES + 5000))
     assert disk.failures == []
+    assert [direct for _, _, direct in disk.writes] == [True, True] + [False] * 4
     assert (tmp_path / "shard").read_bytes() == content(BLOCK_BYTES + 5000)
 
 
