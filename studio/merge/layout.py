@@ -12,6 +12,7 @@ from studio.errors import StudioError
 
 Integers = NDArray[np.integer[Any]]
 MAX_DIGITS = 9  # of a layer number; whatever is longer is a part of a name
+BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 Place = Literal["embeddings", "layer", "norm", "head"]
 
 
@@ -74,6 +75,14 @@ def place(name: str, layer: int) -> Place:
 def is_head(name: str) -> bool:
     """Whether the tensor belongs to the output projection, from hidden states to the vocabulary."""
     return name.startswith(("lm_head.", "embed_out.", "output.")) or ".lm_head." in name
+
+
+def is_buffer(name: str) -> bool:
+    """Whether the tensor is a constant that some exporters store beside the weights.
+
+    Constants are not trained, and rounding them to the dtype of the weights would change the model.
+    """
+    return name.endswith(BUFFERS)
 
 
 def _layers(names: Sequence[str], num_layers: int) -> dict[str, int]:

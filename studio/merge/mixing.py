@@ -19,12 +19,14 @@ import numpy as np
 import torch
 
 from studio.errors import StudioError
+from studio.merge.ahead import Ahead, Pieces
 from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
 from studio.merge.journal import ShardRecord, TensorRecord
+from studio.merge.layout import is_buffer
 from studio.merge.plan import Plan, ShardJob, TensorJob
 from studio.weights import pages
-from studio.weights.dtypes import ITEMSIZE, TORCH
+from studio.weights.dtypes import FLOATS, ITEMSIZE, TORCH
 from studio.weights.gram import NonFinite, Scratch, from_difference_basis, partial_gram
 from studio.weights.mix import mix
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
@@ -116,8 +118,9 @@ class Mixer:
         digests: list[bytes] = []
 
         def settle() -> None:
-            block, filled = pending.popleft()
+            block, filled = pending[0]  # and still pending if Ctrl-C ends the waiting
             digests.append(filled.result().result())
+            pending.popleft()
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
         with ShardFile(path, size) as file:
@@ -134,7 +137,7 @@ class Mixer:
             finally:
                 _abandon([filled for _, filled in pending])
             file.finish()
-        return ShardRecord(path.name, size, digest_of(digests), ahead.records)
+        return ShardRecord(path.name, size, digest_of(digests), ahead.all_records())
 
     def _fill(
         self,
@@ -156,8 +159,20 @@ class Mixer:
             if job.name in weights:
                 self._mix(segment, parts, (weights[job.name], out))
             else:
-                out.copy_(parts[0])
+                self._copy(job, parts[0], out)
         return self._writer.submit(self._write, file, block, buffer)
+
+    def _copy(self, job: TensorJob, part: torch.Tensor, out: torch.Tensor) -> None:
+        if job.dtype in FLOATS and not is_buffer(job.name) and not part.isfinite().all():
+            raise self._damaged(job, 0)
+        out.copy_(part)
+
+    def _damaged(self, job: TensorJob, index: int) -> StudioError:
+        info, source = job.inputs[index], self._plan.sources[job.sources[index]]
+        return StudioError(
+            f"{info.file}: tensor {info.name} of {source.label} holds NaN, Inf or a value beyond "
+            "float32; this checkpoint is damaged, get it anew"
+        )
 
     def _mix(
         self,
@@ -201,11 +216,11 @@ class Mixer:
         for job in jobs:
             ahead.weights(job)
             on_tensor(job.source_bytes)
-        return ahead.records
+        return ahead.all_records()
 
-    def _ahead(self, jobs: Sequence[TensorJob]) -> "_Ahead":
+    def _ahead(self, jobs: Sequence[TensorJob]) -> Ahead:
         mixed = [job for job in jobs if job.name in self._plan.row_of]
-        return _Ahead(mixed, self._plan.options.memory, self._start, self._record)
+        return Ahead(mixed, self._plan.options.memory, self._start, self._record)
 
     def _start(self, job: TensorJob) -> list[Future[Floats]]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
@@ -222,17 +237,13 @@ class Mixer:
             pages.release(tensor.view(-1)[start:stop])
         return found
 
-    def _record(self, job: TensorJob, pieces: "Pieces") -> TensorRecord:
+    def _record(self, job: TensorJob, pieces: Pieces) -> TensorRecord:
         """The job's Gram matrix, from its measured pieces, and the weights that follow from it."""
         try:
             gram = from_difference_basis(np.sum([piece.result() for piece in pieces], axis=0))
         except NonFinite as error:
             assert error.source is not None
-            info, source = job.inputs[error.source], self._plan.sources[error.source]
-            raise StudioError(
-                f"{info.file}: tensor {info.name} of {source.label} holds NaN, Inf or a value "
-                "beyond float32; this checkpoint is damaged, get it anew"
-            ) from None
+            raise self._damaged(job, error.source) from None
         plan, row = self._plan, self._plan.row_of[job.name]
         settings = [{k: v[row : row + 1] for k, v in s.items()} for s in plan.settings]
         weights = solve(plan.recipe, gram[None], settings)[-1].weights[0]
@@ -244,44 +255,3 @@ def _abandon(fills: Sequence[Future[Future[bytes]]]) -> None:
     for filled in fills:
         if not filled.cancel() and filled.exception() is None:
             filled.result().exception()
-
-
-Pieces = list[Future[Floats]]
-
-
-class _Ahead:
-    """Tensors whose Gram matrices are being measured before they are needed.
-
-    At least one is, and more while their sources fit `budget` bytes. `start` begins to measure a
-    tensor, `record` awaits it.
-    """
-
-    def __init__(
-        self,
-        jobs: Sequence[TensorJob],
-        budget: int,
-        start: Callable[[TensorJob], Pieces],
-        record: Callable[[TensorJob, Pieces], TensorRecord],
-    ) -> None:
-        self._waiting, self._budget = deque(jobs), budget
-        self._start, self._record = start, record
-        self._started: deque[tuple[TensorJob, Pieces]] = deque()
-        self.records: dict[str, TensorRecord] = {}
-
-    def weights(self, job: TensorJob) -> list[float]:
-        """The weights for one of the jobs, waiting for them if need be."""
-        while job.name not in self.records:
-            self._look_ahead()
-            first, pieces = self._started.popleft()
-            self._look_ahead()
-            self.records[first.name] = self._record(first, pieces)
-        return self.records[job.name].weights
-
-    def _look_ahead(self) -> None:
-        used = sum(job.source_bytes for job, _ in self._started)
-        while self._waiting and (
-            not self._started or used + self._waiting[0].source_bytes <= self._budget
-        ):
-            job = self._waiting.popleft()
-            used += job.source_bytes
-            self._started.append((job, self._start(job)))

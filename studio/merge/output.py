@@ -46,7 +46,12 @@ def _problems(out: Path, whole: Path) -> list[str]:
 
 
 def space_problems(out: Path, shards: tuple[ShardJob, ...]) -> list[str]:
-    """Whether the disk of `out` has room for the files still to be written."""
+    """Whether the disk of `out` has room for the files still to be written.
+
+    Empty for a place of which `folder_problems` tells already.
+    """
+    if folder_problems(out):
+        return []
     done = sum(f.stat().st_blocks * 512 for f in partial_folder(out).glob("*.safetensors"))
     needed = sum(shard.nbytes + len(shard.header()) for shard in shards) + SLACK - done
     home = _home(out.resolve())

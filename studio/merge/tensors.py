@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from studio.merge.layout import Layout, is_head, place
+from studio.merge.layout import Layout, is_buffer, is_head, place
 from studio.merge.plan import TensorJob
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS
 from studio.weights.header import TensorInfo
 
-# Constants that some exporters store beside the weights: they are not trained, and rounding them
-# to the dtype of the weights would change the model.
-BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 SHOWN = 4
 
 
@@ -40,7 +37,7 @@ def match_tensors(
     absent: dict[str, list[str]] = {}
     for name in full.names:
         infos = [_find(source, name) for source in sources]
-        if _is_buffer(name, infos):
+        if _is_copied(name, infos):
             copied.append(name)
         elif None in infos:
             lacking = [s.label for s, info in zip(sources, infos, strict=True) if info is None]
@@ -76,8 +73,8 @@ def is_vocabulary(name: str) -> bool:
     return name.endswith(words)
 
 
-def _is_buffer(name: str, infos: Sequence[TensorInfo | None]) -> bool:
-    return name.endswith(BUFFERS) or any(info and info.dtype not in FLOATS for info in infos)
+def _is_copied(name: str, infos: Sequence[TensorInfo | None]) -> bool:
+    return is_buffer(name) or any(info and info.dtype not in FLOATS for info in infos)
 
 
 def _add_mix(
