@@ -43,6 +43,6 @@ def _check_range(result: Tensor, rounded: Tensor) -> None:
 
     No element exceeds the norm, which is nearly free; only a large norm is worth a second look.
     """
-    if not result.dot(result) <= _FLOAT16_MAX**2 and not rounded.isfinite().all():
+    if not result.dot(result).item() <= _FLOAT16_MAX**2 and not rounded.isfinite().all():
         largest = result.abs().max().item()
         raise NonFinite(f"{largest:.6g} does not fit float16, which ends at {_FLOAT16_MAX}", None)
