@@ -8,14 +8,15 @@ from studio.merge.gradient import Floats
 from studio.merge.journal import TensorRecord
 from studio.merge.plan import TensorJob
 
+MOST_TENSORS = 16  # ahead at a time: each keeps a file open for every source
 Pieces = list[Future[Floats]]
 
 
 class Ahead:
     """Tensors whose Gram matrices are being measured before they are needed.
 
-    At least one is, and more while their sources fit `budget` bytes. `start` begins to measure a
-    tensor, `record` awaits it.
+    At least one is, and more, up to MOST_TENSORS, while their sources fit `budget` bytes.
+    `start` begins to measure a tensor, `record` awaits it.
     """
 
     def __init__(
@@ -47,9 +48,9 @@ class Ahead:
 
     def _look_ahead(self) -> None:
         used = sum(job.source_bytes for job, _ in self._started)
-        while self._waiting and (
-            not self._started or used + self._waiting[0].source_bytes <= self._budget
-        ):
+        while self._waiting and len(self._started) < MOST_TENSORS:
+            if self._started and used + self._waiting[0].source_bytes > self._budget:
+                break
             job = self._waiting.popleft()
             used += job.source_bytes
             self._started.append((job, self._start(job)))
