@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from studio.errors import StudioError
 from studio.merge.gradient import Parameter, Rule
+from studio.merge.methods import METHODS
 
 Settings = Mapping[str, Parameter]
 
@@ -141,7 +142,10 @@ def _check_names(stages: Sequence[Stage]) -> None:
 
 
 def anchors(recipe: Recipe) -> tuple[float, ...]:
-    """Every number that tuning may change, flat, in a fixed order (see `with_anchors`)."""
+    """Every number that tuning may change, flat, in a fixed order (see `with_anchors`).
+
+    Switches are not among them.
+    """
     return tuple(value for rule in _rules(recipe) for value in rule.anchors)
 
 
@@ -149,19 +153,24 @@ def with_anchors(recipe: Recipe, values: Sequence[float]) -> Recipe:
     """The recipe with the numbers of `anchors(recipe)` replaced by `values`, in that order."""
     left = iter(values)
 
-    def renew(settings: Settings) -> Settings:
-        return {
+    def renew(settings: Settings, method: str) -> Settings:
+        tuned = {
             name: tuple(Rule(tuple(next(left) for _ in r.anchors), r.filter) for r in parameter)
-            for name, parameter in settings.items()
+            for name, parameter in _tunable(settings, method).items()
         }
+        return {**settings, **tuned}
 
     stages = []
     for stage in recipe.stages:
         slices = []
         for part in stage.slices:
-            inputs = tuple(replace(entry, settings=renew(entry.settings)) for entry in part.inputs)
-            slices.append(replace(part, inputs=inputs, settings=renew(part.settings)))
-        stages.append(replace(stage, slices=tuple(slices), settings=renew(stage.settings)))
+            inputs = tuple(
+                replace(entry, settings=renew(entry.settings, stage.method))
+                for entry in part.inputs
+            )
+            slices.append(replace(part, inputs=inputs, settings=renew(part.settings, stage.method)))
+        settings = renew(stage.settings, stage.method)
+        stages.append(replace(stage, slices=tuple(slices), settings=settings))
     assert next(left, None) is None, "as many values as anchors"
     return replace(recipe, stages=tuple(stages))
 
@@ -174,5 +183,11 @@ def _rules(recipe: Recipe) -> list[Rule]:
         for part in stage.slices:
             levels += [*(entry.settings for entry in part.inputs), part.settings]
         for settings in (*levels, stage.settings):
-            found += [rule for parameter in settings.values() for rule in parameter]
+            tuned = _tunable(settings, stage.method).values()
+            found += [rule for parameter in tuned for rule in parameter]
     return found
+
+
+def _tunable(settings: Settings, method: str) -> Settings:
+    known = METHODS[method].settings
+    return {name: value for name, value in settings.items() if not known[name].is_switch}

@@ -10,6 +10,10 @@ import yaml
 from studio.errors import StudioError, nearest
 
 MAX_TEXT = 1_000_000
+_NUMBERS = {
+    "tag:yaml.org,2002:int": yaml.constructor.SafeConstructor().construct_yaml_int,
+    "tag:yaml.org,2002:float": yaml.constructor.SafeConstructor().construct_yaml_float,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,10 @@ class Field:
         """A finite number; scientific notation without a point (1e-3) counts, as in mergekit."""
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag.endswith(":bool"):
             self.fail("expected a number")
+        convert = _NUMBERS.get(self.node.tag)  # YAML has more of them than Python: 010 is 8
         try:
-            value = float(self.node.value)
-        except ValueError:
+            value = float(convert(self.node) if convert else self.node.value)
+        except (ValueError, OverflowError):
             self.fail(f'"{self.node.value}" is not a number')
         if not isfinite(value):
             self.fail(f"{self.node.value} is not a finite number")
