@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -448,15 +447,3 @@ def test_journal_keeps_what_the_report_needs(tmp_path: Path, plan: Plan) -> None
         x = torch.stack([s.load(name).double().flatten() for s in plan.sources])
         np.testing.assert_allclose(found.gram, (x @ x.T).numpy(), rtol=1e-5)
         assert len(found.weights) == 3
-
-
-def test_a_thousand_small_tensors_need_few_open_files(tmp_path: Path) -> None:
-    models = write_sources(tmp_path / "deep", layers=110)
-    plan = plan_for(write_recipe(tmp_path / "recipe.yaml", models))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = max(int(name) for name in os.listdir("/dev/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 80, hard))
-    try:
-        merge(plan, tmp_path / "out", ignore)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
