@@ -1,0 +1,81 @@
+"""The page as a whole: its head, its tabs, and how it is launched."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from studio import __version__
+from studio.settings import Settings
+from studio.ui.access import Access, answers
+from studio.ui.gate import Gate
+from studio.ui.jobs import MergeJobs
+from studio.ui.merge_tab import MergeDesk, MergeTab
+from studio.ui.theme import script, styles, theme
+from studio.ui.tuning import Tuner
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The page and what runs behind it."""
+
+    settings: Settings
+    page: gr.Blocks
+    jobs: MergeJobs
+
+    def launch(self) -> None:
+        """Serve the page; returns at once. Raises OSError if the port is taken."""
+        self.page.launch(**launch_options(self.settings))
+
+    def close(self) -> None:
+        """Stop the running merge, then the server."""
+        self.jobs.close()
+        self.page.close(verbose=False)
+
+
+def build(settings: Settings) -> Studio:
+    """The studio, ready to launch."""
+    access = Access(settings)
+    jobs = MergeJobs(settings.data_dir / "merges")
+
+    def who(request: Any) -> dict[str, Any]:
+        return access.describe(request.get("token"))
+
+    with gr.Blocks(title="Merge Studio", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(
+            value={"version": __version__},
+            html_template='<header class="ms-head"></header>',
+            js_on_load=script("dom.js", "head.js"),
+            server_functions=[answers(who)],
+            elem_id="head",
+            apply_default_css=False,
+        )
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Merge", id="merge"):
+            MergeTab(MergeDesk(access, jobs, Tuner()))
+    return Studio(settings, page, jobs)
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """How Gradio is launched: nothing public, nothing recorded, nothing fetched from elsewhere.
+
+    What is not said here Gradio would read from its own environment variables.
+    """
+    return {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "app_kwargs": {"middleware": [Middleware(Gate, local=settings.is_open)]},
+        "theme": theme(),
+        "css": styles(),
+        "share": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "allowed_paths": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "show_error": False,
+        "footer_links": [],
+        "quiet": True,
+        "prevent_thread_lock": True,
+    }

@@ -1,0 +1,163 @@
+"""The Merge tab: a recipe to tune, its charts, and the merge under way."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import StudioError
+from studio.merge.recipe import Recipe
+from studio.merge.recipe_dump import dump_recipe
+from studio.merge.recipe_yaml import load_recipe
+from studio.ui.access import Access, answers
+from studio.ui.jobs import Job, MergeJobs, check, checked_name
+from studio.ui.presets import presets, refuse_strange_models
+from studio.ui.recipe_json import recipe_from_json, recipe_to_json
+from studio.ui.theme import script
+from studio.ui.tuning import Tuner
+
+LONGEST_RECIPE = 200_000
+MOST_RESULTS = 30
+SCRIPTS = ("dom.js", "rules.js", "curve.js", "stage.js", "shares.js", "merge.js", "tab.js")
+Request = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+class MergeDesk:
+    """What the page can ask for; every request carries the visitor's `token`, or none."""
+
+    def __init__(self, access: Access, jobs: MergeJobs, tuner: Tuner) -> None:
+        self.access, self.jobs, self.tuner = access, jobs, tuner
+        self.presets = presets()
+
+    def preview(self, request: Request) -> Answer:
+        """The charts' numbers for a recipe."""
+        recipe = self._recipe(request)
+        return self.tuner.preview(recipe, request.get("layers", 32))
+
+    def read_yaml(self, request: Request) -> Answer:
+        """An uploaded recipe, for the page."""
+        text = request.get("text")
+        if not isinstance(text, str) or len(text) > LONGEST_RECIPE:
+            raise StudioError(f"a recipe is text of at most {LONGEST_RECIPE:,} characters")
+        recipe = load_recipe(text, str(request.get("file") or "recipe")[:100])
+        self._may_use(recipe, request)
+        return {"recipe": recipe_to_json(recipe), "warnings": list(recipe.warnings)}
+
+    def write_yaml(self, request: Request) -> Answer:
+        """A recipe as the text of a file."""
+        return {"text": dump_recipe(self._recipe(request))}
+
+    def check_merge(self, request: Request) -> Answer:
+        """The preflight check, in a process of its own."""
+        self.access.require_owner(request.get("token"), "checking")
+        recipe, name = self._recipe(request), checked_name(request.get("name"))
+        return check(dump_recipe(recipe), name, self.jobs.folder)
+
+    def start_merge(self, request: Request) -> Answer:
+        """Start the merge."""
+        self.access.require_owner(request.get("token"), "merging")
+        job = self.jobs.start(dump_recipe(self._recipe(request)), request.get("name"))
+        return self._state(job, is_owner=True)
+
+    def cancel_merge(self, request: Request) -> Answer:
+        """Cancel the merge that the page shows."""
+        self.access.require_owner(request.get("token"), "cancelling")
+        if request.get("number") == self.jobs.snapshot().number:
+            self.jobs.cancel()
+        return self._state(self.jobs.snapshot(), is_owner=True)
+
+    def state(self, request: Request) -> Answer:
+        """How the latest merge stands, who is looking, and for the owner what has been made."""
+        token = request.get("token")
+        state = self._state(self.jobs.snapshot(), self.access.is_owner(token))
+        return {"access": self.access.describe(token), **state}
+
+    def _recipe(self, request: Request) -> Recipe:
+        recipe = recipe_from_json(request.get("recipe"))
+        self._may_use(recipe, request)
+        return recipe
+
+    def _may_use(self, recipe: Recipe, request: Request) -> None:
+        if not self.access.is_owner(request.get("token")):
+            refuse_strange_models(recipe, self.presets)
+
+    def _state(self, job: Job, is_owner: bool) -> Answer:
+        shown: Answer = {
+            "number": job.number,
+            "state": job.state,
+            "phase": job.phase,
+            "done": job.done,
+            "total": job.total,
+            "seconds": round(job.seconds, 1),
+            "speed": job.speed,
+            "seconds_left": job.seconds_left,
+        }
+        if is_owner:  # names, paths and messages are not for visitors
+            shown |= {"name": job.name, "path": job.path, "tensor": job.tensor}
+            shown |= {"error": job.error, "talk": list(job.talk[-12:])}
+            if job.state == "done":
+                shown["report"] = read_report(Path(job.path))
+            return {"job": shown, "results": results_in(self.jobs.folder)}
+        return {"job": shown, "results": []}
+
+
+def read_report(folder: Path) -> Answer:
+    """The head of a result's report; what an older report lacks is left out."""
+    try:
+        report = json.loads((folder / "merge-report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(report, dict):
+        return {}
+    kept = ("dtype", "seconds", "bytes_read", "bytes_written", "summary", "warnings", "notes")
+    return {key: report[key] for key in kept if key in report}
+
+
+def results_in(folder: Path) -> list[Answer]:
+    """The finished merges, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [
+        {"name": path.parent.name, "path": str(path.parent), "made": path.stat().st_mtime}
+        for path in folder.glob("*/merge-report.json")
+        if not path.parent.name.endswith(".partial")
+    ]
+    return sorted(found, key=lambda result: -float(result["made"]))[:MOST_RESULTS]
+
+
+class MergeTab(gr.HTML):  # type: ignore[misc]
+    """The tab's one component; its value tells the page what recipes there are."""
+
+    def __init__(self, desk: MergeDesk) -> None:
+        handlers = (
+            desk.preview, desk.read_yaml, desk.write_yaml, desk.check_merge, desk.start_merge,
+            desk.cancel_merge, desk.state,
+        )  # fmt: skip
+        shipped = [
+            {
+                "id": name,
+                "title": preset.title,
+                "layers": preset.layers,
+                "recipe": recipe_to_json(preset.recipe),
+            }
+            for name, preset in desk.presets.items()
+        ]
+        super().__init__(
+            value={"presets": shipped},
+            html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
+            js_on_load=script(*SCRIPTS),
+            server_functions=[answers(handler) for handler in handlers],
+            elem_id="merge-tab",
+            apply_default_css=False,
+        )
+
+    def get_block_name(self) -> str:
+        """Gradio's name for the kind of component this is in the browser."""
+        return "html"
+
+    def api_info(self) -> dict[str, Any]:
+        """The schema of the value."""
+        return {"type": "object"}

@@ -1,0 +1,158 @@
+"""The numbers behind the charts: what a recipe does to each layer, in milliseconds."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.errors import StudioError
+from studio.merge.gradient import Floats
+from studio.merge.layout import Layout
+from studio.merge.plan import Options, Plan
+from studio.merge.preflight import check
+from studio.merge.preview import Preview, preview
+from studio.merge.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+MEASURED_UP_TO = 1_000_000_000  # bytes of all sources together
+MOST_LAYERS = 400
+RETRY_SECONDS = 20.0
+MOST_BASES = 16
+# A Llama layer's tensors and about how their sizes relate.
+LAYER_TENSORS = {
+    "input_layernorm": 1, "self_attn.q_proj": 4096, "self_attn.k_proj": 4096,
+    "self_attn.v_proj": 4096, "self_attn.o_proj": 4096, "post_attention_layernorm": 1,
+    "mlp.gate_proj": 11008, "mlp.up_proj": 11008, "mlp.down_proj": 11008,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Basis:
+    """What is known of a set of sources.
+
+    `sizes`: elements of each of the T tensors; `gram`: (T, n, n) once measured. `missing`: sources
+    that are not on this machine; then `layout` is that of a Llama of the assumed depth. `problem`:
+    why sources that are here cannot merge.
+    """
+
+    layout: Layout
+    sizes: Sequence[int]
+    missing: tuple[str, ...] = ()
+    problem: str = ""
+    gram: Floats | None = None
+    is_measuring: bool = False
+    made: float = 0.0
+
+
+class Tuner:
+    """Previews recipes; keeps what it found out about each set of sources in memory."""
+
+    def __init__(self) -> None:
+        self._bases: dict[tuple[tuple[str, ...], int], Basis] = {}
+        self._lock = threading.Lock()
+
+    def preview(self, recipe: Recipe, layers: int) -> dict[str, Any]:
+        """The preview as plain lists; `layers` counts where the sources are not here.
+
+        Raises StudioError for a recipe that does not fit its models.
+        """
+        if type(layers) is not int or not 1 <= layers <= MOST_LAYERS:
+            raise StudioError(f"{layers!r} layers: use a whole number from 1 to {MOST_LAYERS}")
+        basis = self._basis(recipe, layers)
+        found = preview(recipe, basis.layout, basis.sizes, basis.gram)
+        return {
+            "layers": basis.layout.num_layers,
+            "missing": list(basis.missing),
+            "problem": basis.problem,
+            "exact": basis.gram is not None,
+            "measuring": basis.is_measuring,
+            **_lists(found),
+        }
+
+    def _basis(self, recipe: Recipe, layers: int) -> Basis:
+        key = (recipe.sources, layers)
+        with self._lock:
+            basis = self._bases.get(key)
+            now = time.monotonic()
+            is_old = basis and (basis.missing or basis.problem) and now > basis.made + RETRY_SECONDS
+            if basis is None or is_old:
+                basis = self._look(recipe, layers)
+                basis.made = now
+                self._bases[key] = basis
+                while len(self._bases) > MOST_BASES:
+                    del self._bases[next(iter(self._bases))]
+            return basis
+
+    def _look(self, recipe: Recipe, layers: int) -> Basis:
+        missing = tuple(m for m in recipe.sources if not (Path(m) / "config.json").is_file())
+        if missing:
+            return Basis(*llama(layers), missing=missing)
+        try:
+            plan = check(recipe, Options())
+        except StudioError as error:
+            return Basis(*llama(layers), problem=str(error))
+        jobs = {job.name: job.numel for shard in plan.shards for job in shard.tensors}
+        basis = Basis(plan.layout, [jobs[name] for name in plan.layout.names])
+        if plan.bytes_read <= MEASURED_UP_TO:
+            basis.is_measuring = True
+            threading.Thread(target=_measure, args=(basis, plan), daemon=True).start()
+        return basis
+
+
+def llama(layers: int) -> tuple[Layout, list[int]]:
+    """The layout of a Llama with so many layers, and its tensors' relative sizes."""
+    sizes = {"model.embed_tokens.weight": 32000, "model.norm.weight": 1, "lm_head.weight": 32000}
+    for layer in range(layers):
+        for tensor, size in LAYER_TENSORS.items():
+            sizes[f"model.layers.{layer}.{tensor}.weight"] = size
+    layout = Layout.of(list(sizes), layers)
+    return layout, [sizes[name] for name in layout.names]
+
+
+def _measure(basis: Basis, plan: Plan) -> None:
+    """Fill in the Gram matrices; without them the preview stays an approximation."""
+    from studio.merge.mixing import Mixer
+    from studio.merge.run import single_threaded_torch
+
+    jobs = [job for shard in plan.shards for job in shard.tensors if job.name in plan.row_of]
+    try:
+        with single_threaded_torch(), Mixer(plan, workers=1) as mixer:
+            records = mixer.measure(jobs, lambda size: None)
+        basis.gram = np.array([records[name].gram for name in plan.layout.names])
+    except StudioError as error:
+        basis.problem = str(error)
+    except OSError:
+        log.exception("the sources could not be measured")
+    finally:
+        basis.is_measuring = False
+
+
+def _lists(found: Preview) -> dict[str, Any]:
+    rows, shares = found.by_row(found.shares)
+    _, similarity = found.by_row(found.similarity)
+    return {
+        "rows": rows,
+        "sources": list(found.sources),
+        "shares": _short(shares),
+        "similarity": _short(similarity),
+        "overall": _short(np.average(found.shares, axis=0, weights=found.sizes)),
+        "stages": [
+            {
+                "values": {name: _short(found.by_row(v)[1]) for name, v in stage.values.items()},
+                "degrees": None
+                if stage.cosine is None
+                else _short(found.by_row(np.degrees(np.arccos(stage.cosine)))[1]),
+            }
+            for stage in found.stages
+        ],
+    }
+
+
+def _short(values: Floats) -> list[Any]:
+    return list(np.round(values, 5).tolist())

@@ -1,0 +1,161 @@
+// A parameter over the layers: lines to drag by their anchors, and a dot for what each layer gets.
+const CURVE = { height: 196, left: 34, right: 14, top: 26, bottom: 40 };
+
+// view() → { layers, lines: [{ anchors, spans, title, dashed }], dots, ends: {low, high}, name }
+// change(line, anchor, value, isFinal) is called while a point moves.
+function makeCurve(view, change) {
+  const back = s("g"), front = s("g");
+  const svg = s("svg", { class: "ms-curve", role: "group" }, back, front);
+  const box = h("div", { class: "ms-chart" }, svg);
+  let width = 480, scale = null, points = [];
+
+  function measure() {
+    const { layers, lines, dots } = view();
+    const all = lines.flatMap((line) => line.anchors).concat(dots || []).filter(Number.isFinite);
+    const low = Math.min(0, ...all), high = Math.max(1, ...all);
+    const { height, left, right, top, bottom } = CURVE;
+    const wide = width - left - right, tall = height - top - bottom;
+    scale = {
+      low, high,
+      x: (layer) => left + (layers > 1 ? (layer / (layers - 1)) * wide : wide / 2),
+      y: (value) => top + (1 - (value - low) / (high - low)) * tall,
+      value: (y) => low + (1 - (y - top) / tall) * (high - low),
+    };
+  }
+
+  function backdrop() {
+    const { layers, lines, dots, ends, name } = view();
+    const { height, left, right, top, bottom } = CURVE;
+    back.replaceChildren();
+    const main = lines[lines.length - 1];
+    if (ends && main) back.append(...tints(main, ends));
+    for (const value of [scale.low, (scale.low + scale.high) / 2, scale.high]) {
+      back.append(
+        s("line", { class: "ms-grid", x1: left, x2: width - right, y1: scale.y(value), y2: scale.y(value) }),
+        s("text", { class: "ms-tick", x: left - 6, y: scale.y(value) + 4, "text-anchor": "end" }, number(value)),
+      );
+    }
+    if (ends) {
+      back.append(
+        endText(ends.high, `${name} = 1  only `, top - 10),
+        endText(ends.low, `${name} = 0  only `, height - bottom + 14),
+      );
+    }
+    for (const layer of ticks(layers)) {
+      back.append(s("text", { class: "ms-tick", x: scale.x(layer), y: height - 6, "text-anchor": "middle" }, layer));
+    }
+    back.append(s("text", { class: "ms-tick", x: 0, y: height - 6 }, "layer"));
+    for (const line of lines) {
+      for (const span of line.spans) {
+        back.append(s("path", { class: `ms-line${line.dashed ? " ms-dashed" : ""}`, d: path(line.anchors, span) }));
+      }
+    }
+    (dots || []).forEach((value, layer) => {
+      if (layers <= 120 && Number.isFinite(value)) {
+        back.append(s("circle", { class: "ms-dot", cx: scale.x(layer), cy: scale.y(value), r: layers > 40 ? 1.6 : 2.6 }));
+      }
+    });
+  }
+  const place = (anchors, [first, last], k) => {
+    const layer = layerOf(k, anchors.length, [first, last]);
+    return layer === null ? (first + last) / 2 : layer;
+  };
+  function path(anchors, span) {
+    if (anchors.length === 1) {
+      return `M${scale.x(span[0])} ${scale.y(anchors[0])}H${scale.x(span[1])}`;
+    }
+    return anchors.map((v, k) => `${k ? "L" : "M"}${scale.x(place(anchors, span, k))} ${scale.y(v)}`).join("");
+  }
+  function tints(main, ends) { // below the line the t = 1 end's colour, above it the other's
+    return main.spans.flatMap((span) => {
+      const [from, to] = [scale.x(span[0]), scale.x(span[1])];
+      const line = path(main.anchors, span).replace(/^M/, "L");
+      const area = (edge, colour) => s("path", {
+        class: "ms-tint", style: `fill:${colour}`, d: `M${from} ${edge}${line}L${to} ${edge}Z`,
+      });
+      return [area(scale.y(scale.low), ends.high.colour), area(scale.y(scale.high), ends.low.colour)];
+    });
+  }
+  function endText(end, words, y) {
+    return s("g", {},
+      s("rect", { x: CURVE.left, y: y - 9, width: 10, height: 10, rx: 2, style: `fill:${end.colour}` }),
+      s("text", { class: "ms-end", x: CURVE.left + 16, y },
+        s("tspan", { class: "ms-strong" }, words), s("tspan", {}, end.label)));
+  }
+
+  function makePoints() {
+    points = [];
+    front.replaceChildren();
+    view().lines.forEach((line, which) => {
+      line.anchors.forEach((_, k) => {
+        const point = s("g", { class: "ms-point", role: "slider", tabindex: 0, "data-key": `${line.key}-point-${k}`,
+                               "aria-orientation": "vertical" },
+          s("circle", { class: "ms-touch", r: 20 }), s("circle", { class: "ms-ring", r: 12 }),
+          s("circle", { class: "ms-knob", r: 7 }));
+        hold(point, which, k);
+        points.push({ point, which, k });
+        front.append(point);
+      });
+    });
+  }
+  function hold(point, which, k) {
+    const value = () => view().lines[which].anchors[k];
+    const set = (next, isFinal) => {
+      const held = Math.min(Math.max(next, Math.min(scale.low, 0)), Math.max(scale.high, 1));
+      change(which, k, Math.round(held * 100) / 100, isFinal);
+    };
+    point.addEventListener("pointerdown", (event) => {
+      point.setPointerCapture(event.pointerId);
+      point.focus({ preventScroll: true });
+      event.preventDefault();
+    });
+    point.addEventListener("pointermove", (event) => {
+      if (!point.hasPointerCapture(event.pointerId)) return;
+      set(scale.value(event.clientY - svg.getBoundingClientRect().top), false);
+    });
+    point.addEventListener("pointerup", () => change(which, k, value(), true));
+    point.addEventListener("keydown", (event) => {
+      const steps = { ArrowUp: 0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowLeft: -0.01, PageUp: 0.1, PageDown: -0.1 };
+      if (event.key in steps) set(value() + steps[event.key], true);
+      else if (event.key === "Home") set(0, true);
+      else if (event.key === "End") set(1, true);
+      else return;
+      event.preventDefault();
+    });
+  }
+
+  function update() {
+    const { lines, name, ends } = view();
+    measure();
+    backdrop();
+    if (points.length !== lines.reduce((sum, line) => sum + line.anchors.length, 0)) makePoints();
+    for (const { point, which, k } of points) {
+      const line = lines[which], value = line.anchors[k];
+      point.setAttribute("transform", `translate(${scale.x(place(line.anchors, line.spans[0], k))} ${scale.y(value)})`);
+      point.setAttribute("aria-valuemin", number(scale.low));
+      point.setAttribute("aria-valuemax", number(scale.high));
+      point.setAttribute("aria-valuenow", number(value));
+      point.setAttribute("aria-valuetext", ends ? `${number(value)}, ${Math.round(value * 100)} % towards ${ends.high.label}` : number(value));
+      point.setAttribute("aria-label", `${line.title}, ${anchorTitle(line.anchors, line.spans[0], k)}, ${name}`);
+    }
+  }
+  new ResizeObserver(() => {
+    width = Math.max(240, box.clientWidth);
+    svg.setAttribute("viewBox", `0 0 ${width} ${CURVE.height}`);
+    svg.setAttribute("height", CURVE.height);
+    update();
+  }).observe(box);
+  return { box, update };
+}
+
+function anchorTitle(anchors, span, k) {
+  const layer = layerOf(k, anchors.length, span);
+  return layer === null ? "all layers" : `layer ${number(Math.round(layer * 10) / 10)}`;
+}
+function ticks(layers) {
+  const step = [1, 2, 5, 10, 20, 50, 100].find((size) => layers / size <= 9) || 100;
+  const found = [];
+  for (let layer = 0; layer < layers - step / 2; layer += step) found.push(layer);
+  if (found[found.length - 1] !== layers - 1) found.push(layers - 1);
+  return found;
+}
