@@ -27,7 +27,7 @@ def fingerprint(recipe: Recipe) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists of numbers on one line, as mergekit's examples do."""
+    """Writes lists of numbers on one line, as mergekit's examples do, and any text intact."""
 
 
 def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
@@ -35,7 +35,14 @@ def _represent_list(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # PyYAML folds these line breaks into spaces unless they are escaped, in double quotes.
+    style = '"' if set(text) & {"\x85", "\u2028", "\u2029"} else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
 _Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)
 
 
 def _stage_data(stage: Stage) -> dict[str, Any]:
