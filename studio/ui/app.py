@@ -1,5 +1,6 @@
 """The page as a whole: its head, its tabs, and how it is launched."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from studio import __version__
 from studio.settings import Settings
 from studio.ui.access import Access, answers
 from studio.ui.gate import Gate
-from studio.ui.jobs import MergeJobs
+from studio.ui.jobs import STUDIO, MergeJobs
 from studio.ui.merge_tab import MergeDesk, MergeTab
 from studio.ui.theme import script, styles, theme
 from studio.ui.tuning import Tuner
@@ -34,10 +35,10 @@ class Studio:
         self.page.close(verbose=False)
 
 
-def build(settings: Settings) -> Studio:
-    """The studio, ready to launch."""
+def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
+    """The studio, ready to launch; `command` is what a merge and a check are started with."""
     access = Access(settings)
-    jobs = MergeJobs(settings.data_dir / "merges")
+    jobs = MergeJobs(settings.data_dir / "merges", command)
 
     def who(request: Any) -> dict[str, Any]:
         return access.describe(request.get("token"))

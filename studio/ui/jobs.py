@@ -128,6 +128,13 @@ class MergeJobs:
             self._watcher.start()
             return self._job
 
+    def check(self, recipe: str, name: object) -> dict[str, Any]:
+        """What the preflight check says of merging `recipe` into `name`, as the command tells it.
+
+        Raises StudioError with the problems it found.
+        """
+        return check(recipe, checked_name(name), self.folder, self._command)
+
     def cancel(self) -> Job:
         """Ask the running merge to stop; its partial work stays and can be taken up again."""
         with self._lock:
@@ -221,16 +228,13 @@ class MergeJobs:
         return f"the merge ended with code {code} and gave no reason; its last words are below"
 
 
-def check(recipe: str, name: str, folder: Path, command: Sequence[str] = STUDIO) -> dict[str, Any]:
-    """What the preflight check says of a recipe, as `python -m studio check --json` writes it.
-
-    Raises StudioError with the problems it found.
-    """
+def check(recipe: str, name: str, folder: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Run `command check` on a recipe for the result `name` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f".check-{os.getpid()}-{threading.get_ident()}.yaml"
     _write_whole(file, recipe)
     try:
-        arguments = ("check", str(file), "--out", str(folder / checked_name(name)), "--json")
+        arguments = ("check", str(file), "--out", str(folder / name), "--json")
         process = _spawn((*command, *arguments), subprocess.DEVNULL)
         try:
             out, talk = process.communicate(timeout=120)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from studio.merge.recipe import Recipe
 from studio.merge.recipe_dump import dump_recipe
 from studio.merge.recipe_yaml import load_recipe
 from studio.ui.access import Access, answers
-from studio.ui.jobs import Job, MergeJobs, check, checked_name
+from studio.ui.jobs import Job, MergeJobs
 from studio.ui.presets import presets, refuse_strange_models
 from studio.ui.recipe_json import recipe_from_json, recipe_to_json
 from studio.ui.theme import script
@@ -53,8 +54,7 @@ class MergeDesk:
     def check_merge(self, request: Request) -> Answer:
         """The preflight check, in a process of its own."""
         self.access.require_owner(request.get("token"), "checking")
-        recipe, name = self._recipe(request), checked_name(request.get("name"))
-        return check(dump_recipe(recipe), name, self.jobs.folder)
+        return self.jobs.check(dump_recipe(self._recipe(request)), request.get("name"))
 
     def start_merge(self, request: Request) -> Answer:
         """Start the merge."""
@@ -125,10 +125,10 @@ def results_in(folder: Path) -> list[Answer]:
         for path in folder.glob("*/merge-report.json")
         if not path.parent.name.endswith(".partial")
     ]
-    return sorted(found, key=lambda result: -float(result["made"]))[:MOST_RESULTS]
+    return sorted(found, key=itemgetter("made"), reverse=True)[:MOST_RESULTS]
 
 
-class MergeTab(gr.HTML):  # type: ignore[misc]
+class MergeTab(gr.HTML):
     """The tab's one component; its value tells the page what recipes there are."""
 
     def __init__(self, desk: MergeDesk) -> None:

@@ -24,7 +24,6 @@ SCRIPTS = ("dom.js", "rules.js", "curve.js", "stage.js", "shares.js", "merge.js"
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
-
 class MergeDesk:
     """What the page can ask for; every request carries the visitor's `token`, or none."""
 
@@ -103,7 +102,6 @@ class MergeDesk:
             return {"job": shown, "results": results_in(self.jobs.folder)}
         return {"job": shown, "results": []}
 
-
 def read_report(folder: Path) -> Answer:
     """The head of a result's report; what an older report lacks is left out."""
     try:
@@ -114,7 +112,6 @@ def read_report(folder: Path) -> Answer:
         return {}
     kept = ("dtype", "seconds", "bytes_read", "bytes_written", "summary", "warnings", "notes")
     return {key: report[key] for key in kept if key in report}
-
 
 def results_in(folder: Path) -> list[Answer]:
     """The finished merges, newest first."""
@@ -127,9 +124,7 @@ def results_in(folder: Path) -> list[Answer]:
     ]
     return sorted(found, key=lambda result: -float(result["made"]))[:MOST_RESULTS]
 
-from gradio.events import Dependency
-
-class MergeTab(gr.HTML):  # type: ignore[misc]
+class MergeTab(gr.HTML):
     """The tab's one component; its value tells the page what recipes there are."""
 
     def __init__(self, desk: MergeDesk) -> None:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Basis:
     problem: str = ""
     gram: Floats | None = None
     is_measuring: bool = False
+    is_large: bool = False
     made: float = 0.0
 
 
@@ -72,37 +73,44 @@ class Tuner:
             "problem": basis.problem,
             "exact": basis.gram is not None,
             "measuring": basis.is_measuring,
+            "large": basis.is_large,
             **_lists(found),
         }
 
     def _basis(self, recipe: Recipe, layers: int) -> Basis:
-        key = (recipe.sources, layers)
+        missing = tuple(m for m in recipe.sources if not (Path(m) / "config.json").is_file())
+        key = (recipe.sources, layers if missing else 0)
         with self._lock:
             basis = self._bases.get(key)
             now = time.monotonic()
             is_old = basis and (basis.missing or basis.problem) and now > basis.made + RETRY_SECONDS
             if basis is None or is_old:
-                basis = self._look(recipe, layers)
+                basis = Basis(*llama(layers), missing=missing) if missing else look(recipe, layers)
                 basis.made = now
                 self._bases[key] = basis
                 while len(self._bases) > MOST_BASES:
                     del self._bases[next(iter(self._bases))]
             return basis
 
-    def _look(self, recipe: Recipe, layers: int) -> Basis:
-        missing = tuple(m for m in recipe.sources if not (Path(m) / "config.json").is_file())
-        if missing:
-            return Basis(*llama(layers), missing=missing)
-        try:
-            plan = check(recipe, Options())
-        except StudioError as error:
-            return Basis(*llama(layers), problem=str(error))
-        jobs = {job.name: job.numel for shard in plan.shards for job in shard.tensors}
-        basis = Basis(plan.layout, [jobs[name] for name in plan.layout.names])
-        if plan.bytes_read <= MEASURED_UP_TO:
-            basis.is_measuring = True
-            threading.Thread(target=_measure, args=(basis, plan), daemon=True).start()
-        return basis
+
+def look(recipe: Recipe, layers: int) -> Basis:
+    """The basis of sources that are here; `layers`: the depth to assume if they cannot merge.
+
+    Small ones begin to be measured in the background.
+    """
+    # A chat template may be a file of anyone's choice, and no chart depends on it.
+    stages = tuple(replace(stage, chat_template=None) for stage in recipe.stages)
+    try:
+        plan = check(Recipe(stages), Options())
+    except StudioError as error:
+        return Basis(*llama(layers), problem=str(error))
+    jobs = {job.name: job.numel for shard in plan.shards for job in shard.tensors}
+    basis = Basis(plan.layout, [jobs[name] for name in plan.layout.names])
+    basis.is_large = plan.bytes_read > MEASURED_UP_TO
+    if not basis.is_large:
+        basis.is_measuring = True
+        threading.Thread(target=_measure, args=(basis, plan), daemon=True).start()
+    return basis
 
 
 def llama(layers: int) -> tuple[Layout, list[int]]:
@@ -117,14 +125,10 @@ def llama(layers: int) -> tuple[Layout, list[int]]:
 
 def _measure(basis: Basis, plan: Plan) -> None:
     """Fill in the Gram matrices; without them the preview stays an approximation."""
-    from studio.merge.mixing import Mixer
-    from studio.merge.run import single_threaded_torch
+    from studio.merge.measure import measure
 
-    jobs = [job for shard in plan.shards for job in shard.tensors if job.name in plan.row_of]
     try:
-        with single_threaded_torch(), Mixer(plan, workers=1) as mixer:
-            records = mixer.measure(jobs, lambda size: None)
-        basis.gram = np.array([records[name].gram for name in plan.layout.names])
+        basis.gram = measure(plan)
     except StudioError as error:
         basis.problem = str(error)
     except OSError:

@@ -37,14 +37,14 @@ function makeCurve(view, change) {
     }
     if (ends) {
       back.append(
-        endText(ends.high, `${name} = 1  only `, top - 10),
-        endText(ends.low, `${name} = 0  only `, height - bottom + 14),
+        endText(ends.high, `${name} = 1: `, top - 10),
+        endText(ends.low, `${name} = 0: `, height - bottom + 14),
       );
     }
     for (const layer of ticks(layers)) {
-      back.append(s("text", { class: "ms-tick", x: scale.x(layer), y: height - 6, "text-anchor": "middle" }, layer));
+      back.append(s("text", { class: "ms-tick", x: scale.x(layer), y: height - 6, "text-anchor": "middle" },
+        layer === 0 ? "layer 0" : layer));
     }
-    back.append(s("text", { class: "ms-tick", x: 0, y: height - 6 }, "layer"));
     for (const line of lines) {
       for (const span of line.spans) {
         back.append(s("path", { class: `ms-line${line.dashed ? " ms-dashed" : ""}`, d: path(line.anchors, span) }));
@@ -80,7 +80,7 @@ function makeCurve(view, change) {
     return s("g", {},
       s("rect", { x: CURVE.left, y: y - 9, width: 10, height: 10, rx: 2, style: `fill:${end.colour}` }),
       s("text", { class: "ms-end", x: CURVE.left + 16, y },
-        s("tspan", { class: "ms-strong" }, words), s("tspan", {}, end.label)));
+        s("tspan", { class: "ms-strong" }, words), s("tspan", {}, `only ${end.label}`)));
   }
 
   function makePoints() {

@@ -11,6 +11,7 @@ function makeShares(desk) {
     "aria-label": "Share of each source by layer. Left and right arrow keys read the columns.",
   }, svg, tip);
   const legend = h("ul", { class: "ms-legend" });
+  const strip = h("div", { class: "ms-strip", "aria-hidden": "true" }); // on phones the chart is far away
   const spoken = h("p", { class: "ms-spoken", "aria-live": "polite" });
   const body = h("tbody"), head = h("tr");
   const table = h("details", { class: "ms-details" }, h("summary", {}, "Numbers"),
@@ -82,6 +83,9 @@ function makeShares(desk) {
     legend.replaceChildren(...found.sources.map((model, k) => h("li", {},
       swatch(desk.colour(model)), h("span", { title: model }, desk.label(model)),
       h("strong", {}, percent(found.overall[k])))));
+    strip.replaceChildren(...found.sources.map((model, k) => h("div", {
+      style: `background:${desk.colour(model)};flex:${Math.max(0, found.overall[k])} 0 0`, title: desk.label(model),
+    }, h("span", {}, `${found.overall[k] > 0.25 ? `${desk.label(model)} ` : ""}${Math.round(100 * found.overall[k])} %`))));
     if (!table.open) return;
     head.replaceChildren(h("th", { scope: "col" }, "Tensors"), ...found.sources.map((model) => h("th", { scope: "col" }, desk.label(model))));
     body.replaceChildren(...found.rows.map((row, k) => h("tr", {}, h("th", { scope: "row" }, row),
@@ -124,5 +128,5 @@ function makeShares(desk) {
     svg.setAttribute("height", SHARES.height);
     update();
   }).observe(box);
-  return { elements: [legend, box, spoken, table], update };
+  return { elements: [legend, box, spoken, table], strip, update };
 }

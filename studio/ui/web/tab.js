@@ -181,7 +181,8 @@ function basisWords() {
     return [h("p", { class: "ms-hint" }, "Linear approximation: the sources are not on this machine. Layers assumed: ", field)];
   }
   if (found.measuring) return [h("p", { class: "ms-hint" }, "Linear approximation; measuring the angles between the sources …")];
-  return [h("p", { class: "ms-hint" }, found.exact ? "Exact: from the angles between the sources’ tensors." : "Linear approximation: sources this large are not measured for the preview.")];
+  return [h("p", { class: "ms-hint" }, found.exact ? "Exact: from the angles between the sources’ tensors."
+    : `Linear approximation: ${found.large ? "sources this large are not measured for the preview." : "the sources could not be measured; the studio’s log tells why."}`)];
 }
 
 // ---- the state of the studio -------------------------------------------------------------------
@@ -218,8 +219,9 @@ root.replaceChildren(
   offline,
   h("div", { class: "ms-toolbar" },
     h("div", { class: "ms-pick" }, h("label", { for: "ms-recipe", class: "ms-label" }, "Recipe"), picker),
-    h("div", { class: "ms-row" }, button("Upload YAML", () => chooser.click()), chooser, button("Download YAML", download), undo, redo, reset)),
+    h("div", { class: "ms-row" }, button("Upload YAML", () => chooser.click(), { class: "ms-button ms-wide" }), chooser, button("Download YAML", download, { class: "ms-button ms-wide" }), undo, redo, reset)),
   message,
+  shares.strip,
   h("div", { class: "ms-columns" },
     stagesBox,
     h("div", { class: "ms-side" },
