@@ -10,6 +10,7 @@ from studio.weights.dtypes import FLOATS
 from studio.weights.header import TensorInfo
 
 SHOWN = 4
+LONGEST = 120
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ def _add_mix(
             if rows_differ
             else "use models of one architecture and size"
         )
-        found.problems.append(f"{name} has different shapes ({listing}): {hint}")
+        found.problems.append(f"{_brief(name)} has different shapes ({listing}): {hint}")
         return
     everyone = tuple(range(len(infos)))
     found.jobs.append(TensorJob(name, infos[0].shape, dtype, tuple(infos), everyone))
@@ -135,5 +136,10 @@ def _absences(absent: dict[str, list[str]]) -> list[str]:
 
 
 def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN])
+    shown = ", ".join(_brief(name) for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more tensors" if len(names) > SHOWN else "")
+
+
+def _brief(name: str) -> str:
+    """The name, shortened where it is longer than any real one."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
