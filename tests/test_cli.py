@@ -1,0 +1,345 @@
+"""The command line: what it accepts, what it prints where, and how it ends."""
+
+import argparse
+import io
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from studio import __version__, cli, progress
+from studio.cli import main
+from studio.merge.run import Progress
+from studio.progress import Bar, JsonLines
+from tests.faults.merging import run_studio, write_recipe, write_sources
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recipe whose models are named relative to the working directory."""
+    monkeypatch.chdir(tmp_path)
+    write_sources(Path("."), layers=2)
+    return str(write_recipe(Path("recipe.yaml"), ["a", "b", "c"]))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_merge_prints_the_folder_on_stdout_and_talks_on_stderr(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    code, out, err = run(capsys, "merge", recipe, "--out", "result")
+    assert (code, out) == (0, "result\n")
+    assert "100 %" in err and "done in" in err and "GB/s" in err
+    assert (Path("result") / "model.safetensors").exists()
+    assert not Path("result.partial").exists()
+
+
+def test_merge_with_json_prints_events_only(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    code, out, err = run(capsys, "merge", recipe, "--out", "result", "--json")
+    events = lines(out)
+    assert (code, err) == (0, "")
+    assert [event["event"] for event in events[:-1]] == ["progress"] * (len(events) - 1)
+    first, last = events[0], events[-2]
+    assert set(first) == {"event", "phase", "done", "total", "resumed", "tensor", "seconds"}
+    assert (first["phase"], first["done"], first["resumed"]) == ("merge", 0, 0)
+    assert last["done"] == last["total"] == (Path("result") / "model.safetensors").stat().st_size
+    assert events[-1]["event"] == "done" and events[-1]["path"] == "result"
+    assert events[-1]["seconds"] >= last["seconds"]
+
+
+def test_a_cancelled_merge_says_so_in_both_ways(
+    capsys: pytest.CaptureFixture[str], recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studio.merge.run.merge", interrupted)
+    code, out, err = run(capsys, "merge", recipe, "--out", "result")
+    assert (code, out) == (130, "") and "cancelled; the same command resumes" in err
+    code, out, _ = run(capsys, "merge", recipe, "--out", "result", "--json")
+    assert code == 130 and lines(out)[-1] == {"event": "cancelled"}
+    monkeypatch.setattr("studio.merge.preflight.check", interrupted)
+    code, out, err = run(capsys, "check", recipe, "--json")
+    assert code == 130 and lines(out) == [{"event": "cancelled"}] and "cancelled" in err
+
+
+def test_errors_go_to_stderr_and_as_an_event_to_stdout(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    Path("b/config.json").unlink()
+    code, out, err = run(capsys, "merge", recipe, "--out", "result")
+    assert (code, out) == (2, "") and err.startswith("error: b/config.json")
+    code, out, err = run(capsys, "check", recipe, "--json")
+    (event,) = lines(out)
+    assert code == 2 and event["event"] == "error"
+    assert event["message"] == event["error"] and f"error: {event['message']}\n" == err
+
+
+def test_a_bug_is_not_dressed_as_bad_input(
+    capsys: pytest.CaptureFixture[str], recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("studio.merge.preflight.check", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", recipe])
+
+
+def test_check_tells_what_the_merge_will_do(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    code, out, err = run(capsys, "check", recipe)
+    assert (code, err) == (0, "")
+    for part in ("a: ", "bfloat16", "2 layers, 21 tensors", "1 file(s)", "ready to merge"):
+        assert part in out
+
+    code, out, _ = run(capsys, "check", recipe, "--json", "--out", "result", "--shard-size", "20KB")
+    (found,) = lines(out)
+    assert code == 0 and not Path("result").exists() and not Path("result.partial").exists()
+    assert set(found) >= {
+        "warnings",
+        "bytes_read",
+        "bytes_written",
+        "peak_memory",
+        "seconds",
+        "dtype",
+        "sources",
+        "tensors",
+        "layers",
+        "shards",
+    }
+    assert [source["model"] for source in found["sources"]] == ["a", "b", "c"]
+    assert (found["layers"], found["tensors"], found["shards"]) == (2, 21, 3)
+    assert found["dtype"] == "bfloat16" and found["warnings"] == []
+
+
+def test_warnings_are_shown_before_a_merge(capsys: pytest.CaptureFixture[str], recipe: str) -> None:
+    config = json.loads(Path("b/config.json").read_text())
+    Path("b/config.json").write_text(json.dumps(config | {"rope_theta": 1e6}))
+    assert run(capsys, "merge", recipe, "--out", "result")[0] == 2
+    code, _, err = run(capsys, "merge", recipe, "--out", "result", "--allow", "rope_theta")
+    assert code == 0 and err.startswith("note: rope_theta differs")
+
+
+def test_preview_shows_every_row_as_table_and_json(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    code, out, err = run(capsys, "preview", recipe)
+    assert (code, err) == (0, "")
+    table = out.splitlines()
+    assert [row.split("  ")[0] or row.strip().split("  ")[0] for row in table[1:6]] == [
+        "embeddings",
+        "layer 0",
+        "layer 1",
+        "norm",
+        "head",
+    ]
+    for part in ("one angle", "two angle", "final angle", "norm ratio", "°"):
+        assert part in out
+    assert table[-1].startswith("overall: ")
+
+    code, out, _ = run(capsys, "preview", recipe, "--json")
+    (found,) = lines(out)
+    assert found["sources"] == ["a", "b", "c"]
+    assert found["rows"] == ["embeddings", "layer 0", "layer 1", "norm", "head"]
+    for row in found["shares"]:
+        assert sum(row) == pytest.approx(1, abs=1e-5) and len(row) == 3
+    assert [stage["name"] for stage in found["stages"]] == ["one", "two", "final"]
+    assert found["stages"][0]["t"] == [0.25, 0.25, 0.5, 0.25, 0.25]
+    assert all(0 < degrees < 90 for degrees in found["stages"][0]["degrees"])
+    assert len(found["norm_ratio"]) == len(found["similarity"]) == 5
+    assert not list(Path(".").glob("*.partial"))
+
+
+def test_verify_accepts_what_was_merged_and_refuses_what_was_changed(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    run(capsys, "merge", recipe, "--out", "result")
+    code, out, _ = run(capsys, "verify", "result")
+    assert code == 0 and "model.safetensors" in out
+    data = bytearray(Path("result/model.safetensors").read_bytes())
+    data[-9] ^= 1
+    Path("result/model.safetensors").write_bytes(data)
+    code, _, err = run(capsys, "verify", "result")
+    assert code == 2 and "model.safetensors" in err and "bytes have changed" in err
+    assert run(capsys, "verify", "none")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "dtype"),
+    [("--dtype", "float16", "F16"), ("--dtype", "float32", "F32"), ("--memory", "1MB", "BF16")],
+)
+def test_options_reach_the_merge(
+    capsys: pytest.CaptureFixture[str], recipe: str, option: str, value: str, dtype: str
+) -> None:
+    assert run(capsys, "merge", recipe, "--out", "result", option, value)[0] == 0
+    with safe_open("result/model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {dtype}
+
+
+def test_missing_tensors_can_come_from_the_base(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    write_sources(Path("short"), layers=2, without=("layers.1.mlp.up",))
+    write_recipe(Path(recipe), ["a", "short/b", "c"])
+    assert run(capsys, "check", recipe)[0] == 2
+    code, out, _ = run(capsys, "check", recipe, "--missing", "base")
+    assert code == 0 and "copied from a: model.layers.1.mlp.up_proj.weight" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("5GB", 5_000_000_000),
+        ("5 gb", 5_000_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("500MB", 500_000_000),
+        ("64MiB", 64 << 20),
+        ("2GiB", 2 << 30),
+        ("20kb", 20_000),
+        ("7B", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert cli._size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0GB", "-5GB", "5TBB", "GB", "1e9", "5GB 3", "٣GBx"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size; write it as 5GB"):
+        cli._size(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "COMMAND"),
+        (["destroy"], "invalid choice"),
+        (["merge"], "RECIPE"),
+        (["merge", "recipe.yaml"], "--out"),
+        (["merge", "recipe.yaml", "--out", "x", "--shard-bytes", "3"], "unrecognized"),
+        (["merge", "recipe.yaml", "--out", "x", "--frobnicate"], "--frobnicate"),
+        (["merge", "recipe.yaml", "--out", "x", "--shard-size", "big"], "is not a size"),
+        (["merge", "recipe.yaml", "--out", "x", "--dtype", "int8"], "int8"),
+        (["merge", "recipe.yaml", "--out", "x", "--device", "tpu"], "tpu"),
+        (["merge", "recipe.yaml", "--out", "x", "--missing", "guess"], "guess"),
+        (["check", "recipe.yaml", "--tethered"], "--tethered"),
+        (["preview", "recipe.yaml", "extra"], "extra"),
+        (["verify"], "DIR"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    told = capsys.readouterr()
+    assert stop.value.code == 2 and told.out == ""
+    assert part in told.err and "usage: python -m studio" in told.err
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["merge"], ["preview"], ["verify"]])
+def test_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0 and "usage: " in capsys.readouterr().out
+
+
+def test_as_a_real_process(recipe: str) -> None:
+    version = run_studio("--version")
+    assert (version.returncode, version.stdout) == (0, f"{__version__}\n")
+    assert run_studio("merge", recipe, "--nonsense").returncode == 2
+    done = run_studio("merge", recipe, "--out", "result")
+    assert (done.returncode, done.stdout) == (0, "result\n"), done.stderr
+    again = run_studio("merge", recipe, "--out", "result")
+    assert again.returncode == 2 and "result exists and is not an empty folder" in again.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def steps(every: float = 0.1) -> list[Progress]:
+    """A gigabyte in a hundred steps."""
+    return [Progress(i * 10**7, 10**9, 0, "t", i * every) for i in range(101)]
+
+
+def drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch, every: float) -> list[str]:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    stream = Terminal()
+    bar = Bar(stream)
+    for step in steps(every):
+        clock[0] = step.seconds
+        bar.update(step)
+    return stream.getvalue().split("\r")[1:]
+
+
+def test_bar_on_a_terminal_shows_bytes_speed_and_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = drawn_on_a_terminal(monkeypatch, every=0.5)
+    assert len(drawn) == 101
+    assert "░" * 28 in drawn[0] and "starting" in drawn[0]
+    assert "█" * 14 + "░" * 14 in drawn[50]
+    for part in (" 50 %", "0.50 of 1.00 GB", "0.02 GB/s", "25 s left"):
+        assert part in drawn[50]
+    assert "100 %" in drawn[-1] and "█" * 28 in drawn[-1]
+
+
+def test_bar_is_drawn_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_on_a_terminal(monkeypatch, every=0.01)
+    assert 5 <= len(drawn) <= 6 and "100 %" in drawn[-1]
+
+
+def test_bar_elsewhere_prints_a_line_every_ten_percent() -> None:
+    stream = io.StringIO()
+    bar = Bar(stream)
+    for step in steps():
+        bar.update(step)
+    percents = [int(line.split("%")[0]) for line in stream.getvalue().splitlines()]
+    assert percents == list(range(0, 101, 10))
+
+
+def test_speed_counts_only_what_this_run_has_done() -> None:
+    stream = io.StringIO()
+    Bar(stream).update(Progress(9 * 10**9, 10**10, 8 * 10**9, "t", 2.0))
+    assert "0.50 GB/s  2 s left" in stream.getvalue()
+
+
+def test_json_lines_come_five_times_a_second_and_always_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    shown = JsonLines()
+    for step in steps():
+        clock[0] = step.seconds
+        shown.update(step)
+    events = lines(capsys.readouterr().out)
+    assert 40 < len(events) < 60
+    assert events[-1]["done"] == events[-1]["total"] == 10**9
