@@ -38,7 +38,8 @@ class StageMix:
 def settings_of(recipe: Recipe, layout: Layout) -> list[dict[str, Floats]]:
     """The settings of every stage for every tensor: (T,), or (T, k) for per-input ones.
 
-    Raises StudioError where a slice ends beyond the model or a tensor gets no value.
+    Raises StudioError where a slice ends beyond the model, a tensor gets no value, or the method
+    can do nothing with the values.
     """
     return [_stage_values(stage, layout) for stage in recipe.stages]
 
@@ -88,7 +89,17 @@ def _stage_values(stage: Stage, layout: Layout) -> dict[str, Floats]:
             found = np.where(np.isnan(found), setting.default, found)
         _refuse_gaps(stage, layout, name, found)
         values[name] = found if setting.per_input else found[:, 0]
+    _try(stage, values, len(layout.names))
     return values
+
+
+def _try(stage: Stage, values: Mapping[str, Floats], count: int) -> None:
+    """Apply the method to orthogonal tensors: what fails for them fails for any, known early."""
+    inputs = len(stage.models)
+    try:
+        METHODS[stage.method].coefficients(np.tile(np.eye(inputs), (count, 1, 1)), values)
+    except StudioError as error:
+        raise StudioError(f"stage {stage.title}: {error}") from None
 
 
 def _levels(stage: Stage, part: Slice, name: str, column: int | None) -> list[Parameter]:

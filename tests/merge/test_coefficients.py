@@ -164,6 +164,13 @@ def test_single_layer_model_reads_the_last_anchor(t: float) -> None:
             ),
             "stage final: no rule of weight matches model.embed_tokens.weight",
         ),
+        (
+            LINEAR.replace(
+                "weight: 0.5, normalize: [{filter: head, value: false}, {value: true}]",
+                "weight: -2",
+            ).replace("[1, 2]", "-1"),
+            "stage final: linear: the weights of the inputs sum to 0",
+        ),
         (SLICED.replace("6]", "7]"), "slices end at layer 7, the models have 6"),
         (SLICED.replace("6]", "5]"), "slices end at layer 5, the models have 6"),
     ],
