@@ -30,7 +30,7 @@ class Access:
             return True
         if self._token is None or not isinstance(token, str):
             return False
-        return hmac.compare_digest(token.encode(), self._token.encode())
+        return hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
 
     def require_owner(self, token: object, what: str) -> None:
         """Raise StudioError unless `token` is the owner's; `what` begins the sentence."""

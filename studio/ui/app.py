@@ -12,7 +12,7 @@ from studio.settings import Settings
 from studio.ui.access import Access, answers
 from studio.ui.gate import Gate
 from studio.ui.jobs import STUDIO, MergeJobs
-from studio.ui.merge_tab import MergeDesk, MergeTab
+from studio.ui.merge_tab import MergeDesk, merge_tab
 from studio.ui.theme import script, styles, theme
 from studio.ui.tuning import Tuner
 
@@ -53,7 +53,7 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
             apply_default_css=False,
         )
         with gr.Tabs(elem_id="tabs"), gr.Tab("Merge", id="merge"):
-            MergeTab(MergeDesk(access, jobs, Tuner()))
+            merge_tab(MergeDesk(access, jobs, Tuner()))
     return Studio(settings, page, jobs)
 
 

@@ -163,20 +163,19 @@ class MergeJobs:
         """Read what the merge says until it ends."""
         assert process.stdout is not None and process.stderr is not None
         listener = threading.Thread(target=self._listen, args=(process.stderr,), daemon=True)
-        listener.start()
         last: Mapping[str, Any] = {}
-        for line in process.stdout:
-            event = _event(line)
-            if event.get("event") == "progress":
-                self._progress(event)
-            elif "event" in event:
-                last = event
-            elif line.strip():
-                self._talk.append(line.rstrip())
-        code = process.wait()
-        listener.join(PATIENCE)
-        assert process.stdin is not None
-        process.stdin.close()
+        with process:
+            listener.start()
+            for line in process.stdout:
+                event = _event(line)
+                if event.get("event") == "progress":
+                    self._progress(event)
+                elif "event" in event:
+                    last = event
+                elif line.strip():
+                    self._talk.append(line.rstrip())
+            code = process.wait()
+            listener.join(PATIENCE)
         self._finish(code, last)
 
     def _listen(self, stream: IO[str]) -> None:

@@ -128,36 +128,27 @@ def results_in(folder: Path) -> list[Answer]:
     return sorted(found, key=itemgetter("made"), reverse=True)[:MOST_RESULTS]
 
 
-class MergeTab(gr.HTML):
+def merge_tab(desk: MergeDesk) -> gr.HTML:
     """The tab's one component; its value tells the page what recipes there are."""
-
-    def __init__(self, desk: MergeDesk) -> None:
-        handlers = (
-            desk.preview, desk.read_yaml, desk.write_yaml, desk.check_merge, desk.start_merge,
-            desk.cancel_merge, desk.state,
-        )  # fmt: skip
-        shipped = [
-            {
-                "id": name,
-                "title": preset.title,
-                "layers": preset.layers,
-                "recipe": recipe_to_json(preset.recipe),
-            }
-            for name, preset in desk.presets.items()
-        ]
-        super().__init__(
-            value={"presets": shipped},
-            html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
-            js_on_load=script(*SCRIPTS),
-            server_functions=[answers(handler) for handler in handlers],
-            elem_id="merge-tab",
-            apply_default_css=False,
-        )
-
-    def get_block_name(self) -> str:
-        """Gradio's name for the kind of component this is in the browser."""
-        return "html"
-
-    def api_info(self) -> dict[str, Any]:
-        """The schema of the value."""
-        return {"type": "object"}
+    handlers = (
+        desk.preview, desk.read_yaml, desk.write_yaml, desk.check_merge, desk.start_merge,
+        desk.cancel_merge, desk.state,
+    )  # fmt: skip
+    shipped = [
+        {
+            "id": name,
+            "title": preset.title,
+            "layers": preset.layers,
+            "recipe": recipe_to_json(preset.recipe),
+        }
+        for name, preset in desk.presets.items()
+    ]
+    # Not a subclass: Gradio writes a .pyi file beside the module of each class of components.
+    return gr.HTML(
+        value={"presets": shipped},
+        html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
+        js_on_load=script(*SCRIPTS),
+        server_functions=[answers(handler) for handler in handlers],
+        elem_id="merge-tab",
+        apply_default_css=False,
+    )

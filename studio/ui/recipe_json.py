@@ -5,6 +5,7 @@ from typing import Any
 
 from studio.errors import StudioError
 from studio.merge.gradient import Parameter, Rule
+from studio.merge.methods import METHODS
 from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage
 from studio.merge.recipe_dump import dump_recipe
 from studio.merge.recipe_yaml import load_recipe
@@ -59,35 +60,42 @@ def _settings_to_json(settings: Settings) -> dict[str, Any]:
 
 def _stage(data: object) -> Stage:
     fields = _mapping(data)
+    method = _text(fields.get("method"))
+    if method not in METHODS:
+        raise StudioError(f'method "{method}" is not supported; use {" or ".join(METHODS)}')
     return Stage(
-        method=_text(fields.get("method")),
-        slices=tuple(_slice(item) for item in _items(fields.get("slices"))),
+        method=method,
+        slices=tuple(_slice(item, method) for item in _items(fields.get("slices"))),
         name=_optional(fields.get("name")),
-        settings=_settings(fields.get("settings")),
+        settings=_settings(fields.get("settings"), method),
         dtype=_optional(fields.get("dtype")),
         out_dtype=_optional(fields.get("out_dtype")),
         chat_template=_optional(fields.get("chat_template")),
     )
 
 
-def _slice(data: object) -> Slice:
+def _slice(data: object, method: str) -> Slice:
     fields = _mapping(data)
     end = fields.get("end")
     return Slice(
-        inputs=tuple(_input(item) for item in _items(fields.get("inputs"))),
+        inputs=tuple(_input(item, method) for item in _items(fields.get("inputs"))),
         start=_whole(fields.get("start")),
         end=None if end is None else _whole(end),
-        settings=_settings(fields.get("settings")),
+        settings=_settings(fields.get("settings"), method),
     )
 
 
-def _input(data: object) -> Input:
+def _input(data: object, method: str) -> Input:
     fields = _mapping(data)
-    return Input(_text(fields.get("model")), _settings(fields.get("settings")))
+    return Input(_text(fields.get("model")), _settings(fields.get("settings"), method))
 
 
-def _settings(data: object) -> Settings:
-    return {_text(name): _parameter(rules) for name, rules in _mapping(data).items()}
+def _settings(data: object, method: str) -> Settings:
+    fields = _mapping(data)
+    known = METHODS[method].settings
+    if strange := sorted(set(fields) - set(known)):
+        raise StudioError(f'unknown parameter "{strange[0]}"; {method} takes {", ".join(known)}')
+    return {name: _parameter(rules) for name, rules in fields.items()}
 
 
 def _parameter(data: object) -> Parameter:
@@ -117,6 +125,8 @@ def _items(data: object) -> list[object]:
 def _text(data: object) -> str:
     if not isinstance(data, str) or not data.strip() or len(data) > LONGEST_TEXT:
         raise StudioError(f"expected text in the recipe, found {str(data)[:40]!r}")
+    if "\0" in data or not data.isascii() and data != data.encode("utf-8", "replace").decode():
+        raise StudioError(f"{data[:40]!r} holds characters that no text should hold")
     return data
 
 

@@ -51,8 +51,8 @@ function makeCurve(view, change) {
       }
     }
     (dots || []).forEach((value, layer) => {
-      if (layers <= 120 && Number.isFinite(value)) {
-        back.append(s("circle", { class: "ms-dot", cx: scale.x(layer), cy: scale.y(value), r: layers > 40 ? 1.6 : 2.6 }));
+      if (layers <= 40 && Number.isFinite(value)) {
+        back.append(s("circle", { class: "ms-dot", cx: scale.x(layer), cy: scale.y(value), r: 2.6 }));
       }
     });
   }

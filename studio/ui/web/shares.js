@@ -49,7 +49,7 @@ function makeShares(desk) {
     columns.forEach((column, k) => {
       const parts = found.shares[k].map((part) => Math.max(0, part));
       const total = parts.reduce((sum, part) => sum + part, 0) || 1;
-      const space = column.size > 6 ? 1 : 0;
+      const space = column.size > 12 ? 1 : 0;
       let below = 0;
       parts.forEach((part, source) => {
         const from = y((below + part) / total), to = y(below / total);

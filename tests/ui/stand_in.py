@@ -1,0 +1,68 @@
+"""A stand-in for `python -m studio` that obeys the same contract and merges nothing.
+
+What it does depends on the name of the result: `slow…` takes a minute, `crash…` dies, `bad…`
+refuses the recipe, `stubborn…` ignores signals, anything else is done in half a second.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+TOTAL = 1_000_000
+
+
+def emit(**event: object) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def cancelled(*_: object) -> None:
+    emit(event="cancelled")
+    os._exit(130)
+
+
+def end_with_stdin() -> None:
+    while os.read(0, 1024):
+        pass
+    cancelled()
+
+
+def merge(recipe: Path, out: Path) -> None:
+    assert recipe.read_text()
+    assert "STUDIO_OWNER_TOKEN" not in os.environ
+    out.with_name(out.name + ".pid").write_text(str(os.getpid()))
+    if out.name.startswith("stubborn"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, cancelled)
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    if out.name.startswith("bad"):
+        emit(event="error", message="demo/models/x: not a folder")
+        sys.exit(2)
+    steps = 5 if not out.name.startswith(("slow", "stubborn")) else 600
+    for step in range(steps + 1):
+        done = TOTAL * step // steps
+        emit(event="progress", phase="merge", done=done, total=TOTAL, tensor=f"t{step}", seconds=0)
+        time.sleep(0.1)
+        if out.name.startswith("crash") and step == 2:
+            print("Traceback: the disk is on fire", file=sys.stderr, flush=True)
+            os._exit(1)
+    out.mkdir()
+    (out / "merge-report.json").write_text("{}")
+    emit(event="done", path=str(out), seconds=0.5)
+
+
+def check(out: Path) -> None:
+    if out.name.startswith("bad"):
+        emit(event="error", error="2 problems:\n- one\n- another")
+        sys.exit(2)
+    emit(sources=[], bytes_read=1, bytes_written=2, dtype="bfloat16", layers=4, tensors=39,
+         shards=1, peak_memory=3, seconds=0.1, warnings=["mind the step"], notes=[])  # fmt: skip
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[sys.argv.index("--out") + 1])
+    merge(Path(sys.argv[2]), target) if sys.argv[1] == "merge" else check(target)

@@ -1,0 +1,110 @@
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from studio.errors import StudioError
+from studio.merge.recipe_yaml import load_recipe
+from studio.ui.presets import presets, refuse_strange_models
+from studio.ui.recipe_json import recipe_from_json, recipe_to_json
+
+DEMO = presets()["demo"].recipe
+RICH = """
+merge_method: slerp
+base_model: a
+chat_template: chatml
+out_dtype: float32
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 2]}
+      - {model: b, layer_range: [0, 2]}
+    parameters: {t: 0.1}
+  - sources:
+      - {model: a, layer_range: [2, 4]}
+      - {model: b, layer_range: [2, 4]}
+parameters:
+  t:
+    - {filter: self_attn, value: [0, 1]}
+    - {filter: lm_head, value: 0.7}
+    - {value: 0.5}
+"""
+LINEAR = """
+merge_method: linear
+models:
+  - {model: a, parameters: {weight: [0.5, 1]}}
+  - {model: "null", parameters: {weight: 2}}
+parameters: {normalize: false}
+"""
+
+
+@pytest.mark.parametrize("recipe", [DEMO, load_recipe(RICH), load_recipe(LINEAR)])
+def test_recipe_survives_the_way_to_the_page_and_back(recipe: Any) -> None:
+    data = json.loads(json.dumps(recipe_to_json(recipe)))
+    assert recipe_from_json(data) == recipe
+
+
+def changed(*path: object, to: object) -> dict[str, Any]:
+    data = copy.deepcopy(recipe_to_json(DEMO))
+    at: Any = data
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = to
+    return data
+
+
+T = ("stages", 0, "settings", "t")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "sent no recipe"),
+        ("text", "sent no recipe"),
+        ({}, "at least one entry"),
+        ({"stages": []}, "at least one entry"),
+        ({"stages": [1]}, "sent no recipe"),
+        (changed(*T, 0, "anchors", to=[]), "at least one entry"),
+        (changed(*T, 0, "anchors", to=[True]), "not a number"),
+        (changed(*T, 0, "anchors", to=["0.3"]), "not a number"),
+        (changed(*T, 0, "anchors", to=[float("nan")]), "finite"),
+        (changed(*T, 0, "anchors", to=[1e9]), "not a number"),
+        (changed(*T, 0, "anchors", to=[0.5] * 201), "too long"),
+        (changed(*T, 0, "filter", to=7), "expected text"),
+        (changed("stages", 0, "method", to="ties"), "not supported"),
+        (changed("stages", 0, "settings", to={"tea": [{"anchors": [1]}]}), "unknown parameter"),
+        (changed("stages", 0, "slices", 0, "start", to=-1), "not the number of a layer"),
+        (changed("stages", 0, "slices", 0, "end", to="9"), "not the number of a layer"),
+        (
+            changed("stages", 0, "slices", 0, "inputs", to=[{"model": "a" * 30_000}]),
+            "expected text",
+        ),
+        (changed("stages", 0, "name", to=None), "stages have no name"),
+        (changed("stages", 0, "dtype", to="int4"), "not supported"),
+        (changed("stages", 0, "name", to="\ud800"), "no text should hold"),
+        (changed("stages", 0, "name", to="a\0b"), "no text should hold"),
+        (changed("stages", 0, "settings", to={"weight": [{"anchors": [1]}]}), "slerp takes t"),
+        ({"stages": recipe_to_json(DEMO)["stages"] * 80}, "too long"),
+    ],
+)
+def test_recipe_from_the_page_is_refused(data: object, message: str) -> None:
+    with pytest.raises(StudioError, match=message):
+        recipe_from_json(data)
+
+
+def test_text_cannot_break_out_of_its_place() -> None:
+    data = changed("stages", 0, "slices", 0, "inputs", 1, "model", to="x\n---\nname: y")
+    assert "x\n---\nname: y" in recipe_from_json(data).sources
+
+
+def test_visitors_may_use_shipped_models_only() -> None:
+    refuse_strange_models(DEMO, presets())
+    for strange in ("/etc", "demo/models/../models/story", "gpt2"):
+        data = changed("stages", 1, "slices", 0, "inputs", 1, "model", to=strange)
+        with pytest.raises(StudioError, match="visitors can tune the shipped recipes only"):
+            refuse_strange_models(recipe_from_json(data), presets())
+
+
+def test_every_shipped_recipe_loads_with_the_demo_first() -> None:
+    assert next(iter(presets())) == "demo"
+    assert all(len(preset.recipe.stages) == 3 for preset in presets().values())
