@@ -44,8 +44,9 @@ def all_files(model: str) -> Path:
 
 def _snapshot(model: str, patterns: tuple[str, ...]) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     name, _, revision = model.partition("@")
     try:
@@ -56,7 +57,7 @@ def _snapshot(model: str, patterns: tuple[str, ...]) -> Path:
         raise StudioError(
             f"{model}: neither a folder here nor a Hub id of the form owner/name"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudioError(
             f"{model}: not a folder here, not in the local Hub cache, and the Hub did not give it "

@@ -1,0 +1,213 @@
+"""Models from the Hub: the local cache first, configs before weights, and clear errors."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import write_checkpoint
+from tests.faults.hub_double import Hub, fill_cache, serve
+from tests.faults.merging import contents, run_studio, write_recipe, write_sources
+
+NAMES = ["maker/Mythos-70b", "xwin/Xwin-70B-V0.1", "nous/Hermes-70b"]
+SMALL_MODEL = "xwin/Xwin-7B-V0.1"
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub with three large models and a small one of another shape."""
+    folders = dict(zip(NAMES, write_sources(tmp_path / "remote", layers=3), strict=True))
+    small = {"layers": 2, "hidden_size": 16, "seed": 9}
+    folders[SMALL_MODEL] = write_checkpoint(tmp_path / "remote" / "small", **small)
+    with serve(folders) as hub:
+        yield hub
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path / "recipe.yaml", NAMES)
+
+
+def online(hub: Hub, home: Path) -> dict[str, str]:
+    """An environment that knows only the double."""
+    return {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def offline(home: Path) -> dict[str, str]:
+    return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+
+
+def is_weights(file: str) -> bool:
+    return file.endswith((".safetensors", ".bin"))
+
+
+def test_the_local_cache_is_enough(tmp_path: Path, remote: Hub, recipe: Path) -> None:
+    for name in NAMES:
+        fill_cache(tmp_path / "home", name, remote.repositories[name])
+    run = run_studio("merge", recipe, "--out", tmp_path / "out", **offline(tmp_path / "home"))
+    assert run.returncode == 0, run.stderr
+    local = write_recipe(tmp_path / "local.yaml", [remote.repositories[name] for name in NAMES])
+    assert run_studio("merge", local, "--out", tmp_path / "local").returncode == 0
+    weights = "model.safetensors"
+    assert contents(tmp_path / "out")[weights] == contents(tmp_path / "local")[weights]
+    report = (tmp_path / "out" / "merge-report.json").read_text()
+    assert NAMES[0] in report and str(tmp_path / "home") not in report
+    assert remote.requests == []
+
+
+def test_a_folder_wins_over_the_hub(
+    tmp_path: Path, remote: Hub, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        shutil.copytree(remote.repositories[name], tmp_path / name)
+    run = run_studio("check", recipe, "--json", **online(remote, tmp_path / "home"))
+    assert run.returncode == 0, run.stderr
+    assert [source["path"] for source in json.loads(run.stdout)["sources"]] == NAMES
+    assert remote.requests == []
+
+
+def test_downloads_configs_of_all_before_weights_of_any(
+    tmp_path: Path, remote: Hub, recipe: Path
+) -> None:
+    home = tmp_path / "home"
+    run = run_studio("merge", recipe, "--out", tmp_path / "out", **online(remote, home))
+    assert run.returncode == 0, run.stderr
+    files = remote.downloads()
+    first = next(number for number, file in enumerate(files) if is_weights(file))
+    assert {f"{name}/config.json" for name in NAMES} <= set(files[:first])
+    assert sorted(file for file in files if is_weights(file)) == sorted(
+        f"{name}/model.safetensors" for name in NAMES
+    )
+    assert len(files) == len(set(files)), "nothing twice"
+
+    remote.requests.clear()
+    again = run_studio("check", recipe, **offline(home))
+    assert again.returncode == 0, again.stderr
+    assert remote.requests == []
+
+
+@pytest.mark.parametrize("command", ["check", "merge", "preview"])
+def test_the_7b_trap_is_found_without_fetching_any_weights(
+    tmp_path: Path, remote: Hub, command: str
+) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", [NAMES[0], SMALL_MODEL, NAMES[2]])
+    out = () if command == "preview" else ("--out", tmp_path / "out")
+    run = run_studio(command, recipe, *out, **online(remote, tmp_path / "home"))
+    assert run.returncode == 2
+    for part in (
+        f"{SMALL_MODEL} has hidden_size 16, but {NAMES[0]}, {NAMES[2]} have 32",
+        "probably xwin/Xwin-70B-V0.1 is meant",
+    ):
+        assert part in run.stderr
+    assert len(remote.downloads()) == 9, "config, tokenizer and its settings of each"
+    assert not any(is_weights(file) for file in remote.downloads())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("problem", ["numerics", "vocabulary", "tokenizer", "output", "template"])
+def test_nothing_large_is_fetched_for_a_merge_that_cannot_be(
+    tmp_path: Path, remote: Hub, recipe: Path, problem: str
+) -> None:
+    folder = remote.repositories[NAMES[1]]
+    if problem in ("numerics", "vocabulary"):
+        config = json.loads((folder / "config.json").read_text())
+        change = {"rms_norm_eps": 1e-3} if problem == "numerics" else {"vocab_size": 97}
+        (folder / "config.json").write_text(json.dumps(config | change))
+    elif problem == "tokenizer":
+        text = (folder / "tokenizer.json").read_text()
+        (folder / "tokenizer.json").write_text(text.replace('"w5": 5, "w6": 6', '"w6": 5, "w5": 6'))
+    elif problem == "output":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "precious").write_text("x")
+    else:
+        recipe.write_text(recipe.read_text() + "chat_template: vicunia\n")
+    run = run_studio(
+        "merge", recipe, "--out", tmp_path / "out", **online(remote, tmp_path / "home")
+    )
+    assert run.returncode == 2 and "error: " in run.stderr
+    assert remote.downloads() and not any(is_weights(file) for file in remote.downloads())
+
+
+def test_of_both_formats_only_safetensors_are_fetched(
+    tmp_path: Path, remote: Hub, recipe: Path
+) -> None:
+    (remote.repositories[NAMES[0]] / "pytorch_model.bin").write_bytes(b"x")
+    (remote.repositories[NAMES[0]] / "tf_model.h5").write_bytes(b"x")
+    shutil.rmtree(remote.repositories[NAMES[1]])
+    write_checkpoint(remote.repositories[NAMES[1]], seed=2, layers=3, format="bin")
+    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    assert run.returncode == 0, run.stderr
+    files = remote.downloads()
+    assert f"{NAMES[0]}/model.safetensors" in files and f"{NAMES[1]}/pytorch_model.bin" in files
+    assert f"{NAMES[0]}/pytorch_model.bin" not in files and f"{NAMES[0]}/tf_model.h5" not in files
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("nobody/nothing", "nobody/nothing: not a folder here, not in the local Hub cache"),
+        ("not a hub id", "neither a folder here nor a Hub id"),
+        ("./missing/folder", "there is no such folder; check the path"),
+        ("/missing/folder", "there is no such folder; check the path"),
+        ("a/b/c", "there is no such folder; check the path"),
+    ],
+)
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_model_that_is_nowhere_is_a_clear_error(
+    tmp_path: Path, remote: Hub, name: str, part: str, connected: bool
+) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", [name, NAMES[1], NAMES[2]])
+    home = tmp_path / "home"
+    run = run_studio("check", recipe, **(online(remote, home) if connected else offline(home)))
+    assert run.returncode == 2 and run.stdout == ""
+    assert part in run.stderr and "Traceback" not in run.stderr
+    assert not any(is_weights(file) for file in remote.downloads())
+
+
+def test_all_models_that_are_nowhere_are_listed(tmp_path: Path, recipe: Path) -> None:
+    run = run_studio("check", recipe, **offline(tmp_path / "home"))
+    assert run.returncode == 2
+    assert all(f"- {name}: not a folder here" in run.stderr for name in NAMES)
+
+
+@pytest.mark.parametrize("how", ["refuse", "cut"])
+def test_a_download_that_fails_is_a_clear_error_and_goes_on_later(
+    tmp_path: Path, remote: Hub, recipe: Path, how: str
+) -> None:
+    setattr(remote, how, {"model.safetensors"})
+    environment = online(remote, tmp_path / "home")
+    run = run_studio("check", recipe, **environment)
+    assert run.returncode == 2, run.stderr[-2000:]
+    assert NAMES[0] in run.stderr and "check the name, your connection" in run.stderr
+    setattr(remote, how, set())
+    assert run_studio("check", recipe, **environment).returncode == 0
+
+
+@pytest.mark.parametrize("proxy", [{}, {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}])
+def test_no_connection_is_a_clear_error(
+    tmp_path: Path, remote: Hub, recipe: Path, proxy: dict[str, str]
+) -> None:
+    nobody = online(remote, tmp_path / "home") | {"HF_ENDPOINT": "http://127.0.0.1:9"} | proxy
+    run = run_studio("check", recipe, **nobody)
+    assert run.returncode == 2, run.stderr[-2000:]
+    assert "check the name, your connection" in run.stderr
+
+
+def test_a_revision_can_be_named(tmp_path: Path, remote: Hub) -> None:
+    names = [f"{NAMES[0]}@main", *NAMES[1:]]
+    recipe = write_recipe(tmp_path / "recipe.yaml", names)
+    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    assert run.returncode == 0, run.stderr
+    other = write_recipe(tmp_path / "recipe.yaml", [f"{NAMES[0]}@v2", *NAMES[1:]])
+    run = run_studio("check", other, **online(remote, tmp_path / "home"))
+    assert run.returncode == 2 and f"{NAMES[0]}@v2" in run.stderr
