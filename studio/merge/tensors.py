@@ -15,11 +15,15 @@ LONGEST = 120
 
 @dataclass(slots=True)
 class Matching:
-    """The outcome for all tensors: jobs in the order of the model, problems and notes."""
+    """The outcome for all tensors: jobs in the order of the model, problems and notes.
+
+    `clashes`: the tensors whose shapes differ, by what is to be said about them.
+    """
 
     jobs: list[TensorJob] = field(default_factory=list)
     layout: Layout | None = None
     problems: list[str] = field(default_factory=list)
+    clashes: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -47,6 +51,9 @@ def match_tensors(
                 copied.append(name)
         else:
             _add_mix(found, name, [info for info in infos if info], (dtype, sources))
+    for clash, clashing in found.clashes.items():
+        verb = "have" if clashing[1:] else "has"
+        found.problems.append(f"{_listing(clashing)} {verb} {clash}")
     if absent and missing != "base":
         found.problems += _absences(absent)
     _add_copies(found, sources[0], copied)
@@ -98,7 +105,7 @@ def _add_mix(
             if rows_differ
             else "use models of one architecture and size"
         )
-        found.problems.append(f"{_brief(name)} has different shapes ({listing}): {hint}")
+        found.clashes.setdefault(f"different shapes ({listing}): {hint}", []).append(name)
         return
     everyone = tuple(range(len(infos)))
     found.jobs.append(TensorJob(name, infos[0].shape, dtype, tuple(infos), everyone))
