@@ -125,9 +125,9 @@ def llama(layers: int) -> tuple[Layout, list[int]]:
 
 def _measure(basis: Basis, plan: Plan) -> None:
     """Fill in the Gram matrices; without them the preview stays an approximation."""
-    from studio.merge.measure import measure
-
     try:
+        from studio.merge.measure import measure  # torch: not needed before the first look
+
         basis.gram = measure(plan)
     except StudioError as error:
         basis.problem = str(error)

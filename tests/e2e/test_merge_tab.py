@@ -1,0 +1,289 @@
+"""A person at the Merge tab: tune, check, merge, and use what came of it."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import ROOT, WITH_STAND_IN, Visited
+
+LAST = "component-1, layer 3, t"
+TOO_WIDE = """[...document.querySelectorAll(".ms *")]
+    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).length"""
+NAMELESS = """roots => roots
+    .flatMap((root) => [...root.querySelectorAll("button, input, select, [role=slider]")])
+    .filter((e) => !(e.ariaLabel || e.innerText?.trim() || e.labels?.length))
+    .map((e) => e.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def studio(start: Callable[..., Visited]) -> Iterator[Visited]:
+    return start("app.py")
+
+
+@pytest.fixture(scope="module")
+def stand_in(start: Callable[..., Visited]) -> Visited:
+    return start("-c", WITH_STAND_IN)
+
+
+def shares(page: Page) -> list[str]:
+    return page.locator(".ms-legend strong").all_inner_texts()
+
+
+def bars(page: Page) -> list[str]:
+    """The heights of the bars of the last layer."""
+    return page.locator('.ms-share[data-row="layer 3"]').evaluate_all(
+        "found => found.map((bar) => Number(bar.getAttribute('height')).toFixed(1))"
+    )
+
+
+def settled(page: Page) -> Page:
+    expect(page.get_by_text("Exact: from the angles")).to_be_visible(timeout=30_000)
+    return page
+
+
+def name(page: Page, text: str) -> None:
+    page.get_by_label("Name of the result").fill(text)
+
+
+def test_tune_merge_and_generate(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)
+    before, before_bars = shares(page), bars(page)
+    knob = page.get_by_role("slider", name=LAST).locator(".ms-knob").bounding_box()
+    assert knob is not None
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y - 60, steps=6)
+    page.mouse.up()
+    field = page.get_by_label(f"{LAST}, exact value")
+    expect(field).not_to_have_value("0.5")
+    moved = float(field.input_value())
+    assert 0.8 < moved <= 1
+    expect(page.locator(".ms-legend strong").first).not_to_have_text(before[0])
+    assert bars(page) != before_bars
+
+    name(page, "tuned")
+    page.get_by_role("button", name="Merge", exact=True).click()
+    expect(page.get_by_text("“tuned” is merged")).to_be_visible(timeout=60_000)
+    result = studio.data / "merges" / "tuned"
+    expect(page.locator(".ms-path code")).to_have_text(str(result))
+    recorded = json.loads((result / "merge-report.json").read_text())
+    told = page.locator(".ms-report").inner_text()
+    assert f"{recorded['summary']['parameters']:,}" in told
+    shown = [float(text.rstrip(" %")) for text in shares(page)]
+    made = [100 * share for share in recorded["summary"]["shares"].values()]
+    assert shown == pytest.approx(made, abs=0.06)
+    assert [0.25, 0.3, moved] == anchors_of((result / "recipe.yaml").read_text())
+    assert_generates(result)
+
+
+def anchors_of(recipe: str) -> list[float]:
+    found = re.search(r"t: \[(.*)\]", recipe)
+    assert found is not None
+    return [float(text) for text in found[1].split(",")]
+
+
+def assert_generates(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer("USER: Say hello. ASSISTANT:", return_tensors="pt")
+    prompt.pop("token_type_ids", None)
+    answer = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    assert answer.shape[1] > prompt["input_ids"].shape[1]
+
+
+def test_keyboard_moves_an_anchor(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    slider = page.get_by_role("slider", name=LAST)
+    slider.focus()
+    page.keyboard.press("PageUp")
+    page.keyboard.press("ArrowDown")
+    expect(slider).to_have_attribute("aria-valuenow", "0.59")
+    expect(slider).to_have_attribute("aria-valuetext", "0.59, 59 % towards instruct")
+    page.keyboard.press("End")
+    expect(slider).to_have_attribute("aria-valuenow", "1")
+    expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("1")
+    page.keyboard.press("Control+z")
+    expect(slider).not_to_have_attribute("aria-valuenow", "1")
+
+
+def test_direction_is_on_screen(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    first = page.get_by_role("region", name="Stage 1: component-1")
+    expect(first.locator("dl")).to_have_text(re.compile(r"t = 0\s*roleplay.*t = 1\s*instruct"))
+    expect(first.get_by_text("t = 1: only instruct")).to_be_visible()
+    expect(first.get_by_text("t = 0: only roleplay")).to_be_visible()
+
+
+def test_anchors_are_added_and_removed(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    before = shares(page)
+    page.get_by_role("button", name="Add an anchor to component-1").click()
+    values = [
+        page.get_by_label(f"component-1, layer {layer}, t, exact value").input_value()
+        for layer in range(4)
+    ]
+    assert values == ["0.25", "0.283", "0.367", "0.5"]
+    page.wait_for_timeout(500)
+    assert shares(page) == before  # the curve is the same
+    page.get_by_role("button", name="Remove the anchor at layer 3 of component-1").click()
+    expect(page.locator(".ms-legend strong").first).not_to_have_text(before[0])
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.5")
+
+
+def test_head_has_its_own_t(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    field = page.get_by_label("component-1, lm_head, t", exact=True)
+    expect(field).to_have_attribute("placeholder", "0.25")
+    head = page.locator('.ms-share[data-row="head"]').first
+    before = head.get_attribute("height")
+    field.fill("0.9")
+    expect(head).not_to_have_attribute("height", before or "")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download YAML").click()
+    text = Path(download.value.path()).read_text()
+    assert download.value.suggested_filename == "demo.yaml"
+    assert "filter: lm_head" in text and "0.9" in text
+    page.get_by_role("button", name="component-1, lm_head: follow the first anchor again").click()
+    expect(head).to_have_attribute("height", before or "")
+
+
+def test_wrong_number_changes_nothing(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    field = page.get_by_label(f"{LAST}, exact value")
+    field.fill("")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    field.blur()
+    expect(field).to_have_value("0.5")
+
+
+def test_upload_of_a_recipe(studio: Visited, visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = settled(visit(studio.url))
+    file = tmp_path / "mine.yaml"
+    file.write_text((ROOT / "recipes/demo.yaml").read_text().replace("0.25, 0.3, 0.5", "1, 0"))
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_label("component-1, layer 0, t, exact value")).to_have_value("1")
+    expect(page.get_by_label("Recipe", exact=True)).to_have_text(re.compile("mine.yaml"))
+    file.write_text("merge_method: tise")
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_role("alert")).to_contain_text("mine.yaml, line 1")
+    expect(page.get_by_role("alert")).to_contain_text('"tise" is not supported')
+
+
+def test_markup_in_a_recipe_stays_text(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = settled(visit(studio.url))
+    file = tmp_path / "x.yaml"
+    evil = "<img src=x onerror=document.title=1>"
+    text = (ROOT / "recipes/demo.yaml").read_text()
+    file.write_text(text.replace("component-1", f'"{evil}${{alert(1)}}"'))
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_role("heading", name=f"{evil}${{alert(1)}}")).to_be_visible()
+    assert page.title() == "Merge Studio" and page.locator("img[src=x]").count() == 0
+
+
+def test_models_that_are_not_here(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    page.get_by_label("Recipe", exact=True).select_option("creative-70b")
+    expect(page.get_by_text("the sources are not on this machine")).to_be_visible()
+    expect(page.get_by_label("component-1, layer 79, t, exact value")).to_have_value("0.5")
+    page.get_by_label("Number of layers to assume").fill("40")
+    page.get_by_label("Number of layers to assume").press("Enter")
+    expect(page.get_by_label("component-1, layer 39, t, exact value")).to_have_value("0.5")
+
+
+def test_draft_survives_a_reload(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    page.get_by_label(f"{LAST}, exact value").fill("0.77")
+    page.reload()
+    expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.77")
+    page.get_by_role("button", name="Reset").click()
+    expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.5")
+
+
+def test_progress_is_shared_survives_reload_and_cancels(
+    stand_in: Visited, visit: Callable[..., Page]
+) -> None:
+    page = settled(visit(stand_in.url))
+    name(page, "slow")
+    page.get_by_role("button", name="Merge", exact=True).click()
+    bar = page.get_by_role("progressbar", name="Progress of the merge")
+    expect(bar).to_be_visible()
+    numbers = page.locator(".ms-numbers")
+    expect(numbers).to_have_text(re.compile(r"% · .* of 1\.0 MB · .*B/s · .* left · .* so far"))
+    page.reload()
+    expect(page.get_by_text("“slow” is being merged")).to_be_visible()
+    other = visit(stand_in.url)
+    expect(other.get_by_text("“slow” is being merged")).to_be_visible()
+    expect(other.get_by_role("button", name="Merge", exact=True)).to_be_disabled()
+    other.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("“slow”: cancelled")).to_be_visible(timeout=10_000)
+    expect(other.get_by_text("“slow”: cancelled")).to_be_visible(timeout=10_000)
+    expect(page.get_by_role("button", name="Merge", exact=True)).to_be_enabled()
+
+
+def test_failure_is_told(stand_in: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(stand_in.url))
+    name(page, "crash")
+    page.get_by_role("button", name="Merge", exact=True).click()
+    expect(page.get_by_text("“crash”: failed")).to_be_visible(timeout=10_000)
+    expect(page.get_by_role("alert")).to_contain_text("ended with code 1")
+    page.get_by_text("What it said").click()
+    expect(page.get_by_text("the disk is on fire")).to_be_visible()
+    name(page, "../up")
+    expect(page.get_by_text("Use letters, digits")).to_be_visible()
+    expect(page.get_by_role("button", name="Merge", exact=True)).to_be_disabled()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_page_fits_and_follows_the_colour_scheme(
+    studio: Visited, visit: Callable[..., Page], scheme: str, size: tuple[int, int]
+) -> None:
+    viewport = {"width": size[0], "height": size[1]}
+    page = settled(visit(studio.url, viewport=viewport, color_scheme=scheme))
+    for recipe in ("creative-70b", "demo"):
+        page.get_by_label("Recipe", exact=True).select_option(recipe)
+        page.wait_for_timeout(400)
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+        assert page.evaluate(TOO_WIDE) == 0
+    ground = page.evaluate("getComputedStyle(document.querySelector('.ms-card')).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") is (scheme == "light")
+
+
+def test_every_control_has_a_name(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    nameless = page.locator(".ms, .ms-head").evaluate_all(NAMELESS)
+    assert nameless == []
+    names = page.get_by_role("slider").evaluate_all("all => all.map((e) => e.ariaLabel)")
+    assert len(names) == len(set(names)) == 7
+
+
+def test_stopping_the_studio_stops_the_merge(
+    start: Callable[..., Visited], visit: Callable[..., Page]
+) -> None:
+    studio = start("-c", WITH_STAND_IN)
+    page = settled(visit(studio.url))
+    name(page, "slow")
+    page.get_by_role("button", name="Merge", exact=True).click()
+    file = studio.data / "merges" / "slow.pid"
+    end = time.monotonic() + 10
+    while not file.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    page.context.close()
+    studio.process.send_signal(signal.SIGTERM)
+    assert studio.process.wait(20) == 0
+    assert not Path(f"/proc/{file.read_text()}").exists()
