@@ -134,6 +134,24 @@ def test_linear_weights_fall_back_to_the_stages_own(tensor: str, weights: list[f
     assert found.cosine is None
 
 
+def test_weight_of_a_model_comes_before_its_slices_and_the_stages() -> None:
+    text = """\
+merge_method: linear
+slices:
+  - sources:
+      - {model: A, layer_range: [0, 6], parameters: {weight: [{filter: mlp, value: 1}]}}
+      - {model: B, layer_range: [0, 6]}
+    parameters: {weight: [{filter: mlp, value: 2}, {filter: attn, value: 3}]}
+parameters: {weight: 4}
+"""
+    where = layout()
+    values = settings_of(load_recipe(text), where)[0]["weight"]
+    at = where.names.index
+    assert values[at("model.layers.3.mlp.up_proj.weight")].tolist() == [1, 2]
+    assert values[at("model.layers.3.self_attn.q_proj.weight")].tolist() == [3, 3]
+    assert values[at("model.norm.weight")].tolist() == [4, 4]
+
+
 @pytest.mark.parametrize("t", [0.0, 1.0])
 def test_single_layer_model_reads_the_last_anchor(t: float) -> None:
     where = layout(layers=1)
