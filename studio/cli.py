@@ -118,12 +118,12 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _preview(parsed: argparse.Namespace) -> int:
-    from studio.merge.measure import measure
+    from studio.merge.measure import exact_preview, measure
     from studio.merge.preflight import check
     from studio.merge.summary import preview_data, preview_text
 
     plan = check(_recipe(parsed.recipe), _options(parsed))
-    data = preview_data(measure(plan))
+    data = preview_data(exact_preview(plan, measure(plan)))
     emit(data) if parsed.json else print(preview_text(data))
     return 0
 

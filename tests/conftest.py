@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from tools import chromium
 
@@ -11,6 +12,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+# How long an example takes is the machine's affair, not the code's.
+settings.register_profile("studio", deadline=None)
+settings.load_profile("studio")
 
 
 @pytest.fixture(scope="session")

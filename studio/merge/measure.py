@@ -4,21 +4,25 @@ from collections.abc import Callable
 
 import numpy as np
 
+from studio.merge.gradient import Floats
 from studio.merge.mixing import Mixer
 from studio.merge.plan import Plan
 from studio.merge.preview import Preview, preview
-from studio.merge.run import single_threaded_torch, worker_count
 
 
-def measure(plan: Plan, on_tensor: Callable[[int], None] = lambda size: None) -> Preview:
-    """Read every source once and return the exact preview.
+def measure(plan: Plan, on_tensor: Callable[[int], None] = lambda size: None) -> Floats:
+    """Read every source once: the Gram matrices (T, n, n) of the tensors in `plan.layout`.
 
     `on_tensor(bytes)` is called after each tensor with the bytes read for it. Raises StudioError
     for NaN or Inf in a source.
     """
     jobs = [job for shard in plan.shards for job in shard.tensors if job.name in plan.row_of]
-    with single_threaded_torch(), Mixer(plan, worker_count(plan)) as mixer:
+    with Mixer(plan) as mixer:
         records = mixer.measure(jobs, on_tensor)
-    gram = np.array([records[name].gram for name in plan.layout.names])
-    sizes = {job.name: job.numel for job in jobs}
+    return np.array([records[name].gram for name in plan.layout.names])
+
+
+def exact_preview(plan: Plan, gram: Floats) -> Preview:
+    """What the merge does to each tensor; `gram`: from `measure`."""
+    sizes = {job.name: job.numel for shard in plan.shards for job in shard.tensors}
     return preview(plan.recipe, plan.layout, [sizes[n] for n in plan.layout.names], gram)

@@ -1,97 +1,61 @@
 """The pass over the tensors: Gram matrix, coefficients, mix, one write.
 
 A shard is filled block by block. Workers measure the Gram matrices of the tensors ahead while
-others mix those whose coefficients are known, and one thread writes. The pages of a source stay
-mapped from the first visit (Gram) to the second (mix) where they fit the memory budget; of larger
-tensors they are given back at once and come from the page cache again.
+others mix those whose coefficients are known, and one thread writes past the page cache. Each
+tensor is visited twice, for its Gram matrix and for the mix: from disk at the first visit, from
+the page cache at the second. Its pages are given back piece by piece, so the process stays small
+whatever the models' size.
 """
 
+import os
 import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
-import torch
 
 from studio.errors import StudioError
 from studio.merge.ahead import Ahead, Pieces
+from studio.merge.blocks import Block, Segment, blocks_of
 from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import is_buffer
 from studio.merge.plan import Plan, ShardJob, TensorJob
-from studio.weights import pages
-from studio.weights.dtypes import FLOATS, ITEMSIZE, TORCH
-from studio.weights.gram import NonFinite, Scratch, from_difference_basis, partial_gram
-from studio.weights.mix import mix
+from studio.weights import cpu_kernels, pages
+from studio.weights.cpu_kernels import all_finite
+from studio.weights.dtypes import FLOATS
+from studio.weights.gram import NonFinite, from_difference_basis
+from studio.weights.pages import Flat
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
-PIECE = 4 << 20  # elements of a tensor that one worker measures at a time
+PIECE = 2 << 20  # elements of a tensor that one worker measures at a time
 SPARE_BUFFERS = 4
+MOST_WORKERS = 16  # each has a buffer; by then the disk is the limit
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Elements `start` … `stop` of a tensor, to be put `at` a byte of a block."""
+class Kernels(Protocol):
+    """What computes: `studio.weights.cpu_kernels`, or `torch_kernels.OnDevice` for a GPU."""
 
-    job: TensorJob
-    start: int
-    stop: int
-    at: int
+    def partial_gram(self, sources: Sequence[Flat], start: int, stop: int) -> Floats:
+        """The Gram matrix of a range of elements, in the difference basis."""
 
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """`length` bytes of a shard from `offset` on: a part of the header, then segments."""
-
-    offset: int
-    length: int
-    header: bytes
-    segments: tuple[Segment, ...]
-
-
-def blocks_of(shard: ShardJob) -> Iterator[Block]:
-    """The shard's file in blocks of BLOCK_BYTES, in order."""
-    header = shard.header()
-    size = len(header) + shard.nbytes
-    spans = deque(_spans(shard, len(header)))
-    for offset in range(0, size, BLOCK_BYTES):
-        end = min(offset + BLOCK_BYTES, size)
-        while spans and spans[0][1] <= offset:
-            spans.popleft()
-        segments = []
-        for begin, stop, job in spans:
-            if begin >= end:
-                break
-            width = ITEMSIZE[job.dtype]
-            first, last = max(begin, offset), min(stop, end)
-            if first < last:
-                segments.append(
-                    Segment(job, (first - begin) // width, (last - begin) // width, first - offset)
-                )
-        yield Block(offset, end - offset, header[offset:end], tuple(segments))
-
-
-def _spans(shard: ShardJob, at: int) -> Iterator[tuple[int, int, TensorJob]]:
-    for job in shard.tensors:
-        yield at, at + job.nbytes, job
-        at += job.nbytes
+    def mix(self, sources: Sequence[Flat], weights: Sequence[float], start: int, out: Flat) -> None:
+        """Fill `out` with the weighted sum of the elements from `start` on."""
 
 
 class Mixer:
     """Carries out shard jobs of one plan; a context manager that owns the worker threads."""
 
-    def __init__(self, plan: Plan, workers: int) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._kernels, workers = _kernels(plan)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="mix")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._local = threading.local()
         self._buffers: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
         for _ in range(workers + SPARE_BUFFERS):
             self._buffers.put(Buffer())
@@ -125,7 +89,7 @@ class Mixer:
 
         with ShardFile(path, size) as file:
             try:
-                for block in blocks_of(shard):
+                for block in blocks_of(shard, BLOCK_BYTES):
                     mixed = [s.job for s in block.segments if s.job.name in self._plan.row_of]
                     weights = {job.name: ahead.weights(job) for job in mixed}
                     while self._buffers.empty():
@@ -147,25 +111,31 @@ class Mixer:
     ) -> Future[bytes]:
         """Fill one buffer (in a worker) and hand it to the writer; returns the write to await."""
         buffer, weights = work
-        memory = torch.frombuffer(buffer, dtype=torch.uint8)
+        memory = np.frombuffer(buffer, np.uint8)
         buffer[: len(block.header)] = block.header
         for segment in block.segments:
-            job = segment.job
-            length = (segment.stop - segment.start) * ITEMSIZE[job.dtype]
-            out = memory[segment.at : segment.at + length].view(TORCH[job.dtype])
-            parts = [
-                self._part(job, i, segment.start, segment.stop) for i in range(len(job.inputs))
-            ]
-            if job.name in weights:
-                self._mix(segment, parts, (weights[job.name], out))
+            room = memory[segment.at : segment.at + segment.nbytes]
+            out = Flat(segment.job.dtype, room)
+            if segment.job.name in weights:
+                self._mix(segment, weights[segment.job.name], out)
             else:
-                self._copy(job, parts[0], out)
+                self._copy(segment, out)
         return self._writer.submit(self._write, file, block, buffer)
 
-    def _copy(self, job: TensorJob, part: torch.Tensor, out: torch.Tensor) -> None:
-        if job.dtype in FLOATS and not is_buffer(job.name) and not part.isfinite().all():
+    def _mix(self, segment: Segment, weights: Sequence[float], out: Flat) -> None:
+        try:
+            self._kernels.mix(self._map(segment.job), weights, segment.start, out)
+        except NonFinite as error:
+            raise StudioError(
+                f"{segment.job.name}: {error}; merge with dtype bfloat16 or float32"
+            ) from None
+
+    def _copy(self, segment: Segment, out: Flat) -> None:
+        job = segment.job
+        (source,) = self._map(job)
+        out.data[:] = source.bytes_of(segment.start, segment.stop)
+        if job.dtype in FLOATS and not is_buffer(job.name) and not all_finite(out):
             raise self._damaged(job, 0)
-        out.copy_(part)
 
     def _damaged(self, job: TensorJob, index: int) -> StudioError:
         info, source = job.inputs[index], self._plan.sources[job.sources[index]]
@@ -174,36 +144,16 @@ class Mixer:
             "float32; this checkpoint is damaged, get it anew"
         )
 
-    def _mix(
-        self,
-        segment: Segment,
-        parts: Sequence[torch.Tensor],
-        work: tuple[Sequence[float], torch.Tensor],
-    ) -> None:
-        try:
-            mix(parts, work[0], work[1], self._scratch(len(parts)))
-        except NonFinite as error:
-            raise StudioError(
-                f"{segment.job.name}: {error}; merge with dtype bfloat16 or float32"
-            ) from None
-
     def _write(self, file: ShardFile, block: Block, buffer: Buffer) -> bytes:
         try:
             return file.write(block.offset, buffer, block.length)
         finally:
             self._buffers.put(buffer)
 
-    def _part(self, job: TensorJob, index: int, start: int, stop: int) -> torch.Tensor:
-        """Elements `start` … `stop` of an input, mapped from its file."""
-        source = self._plan.sources[job.sources[index]]
-        return source.load(job.inputs[index].name).view(-1)[start:stop]
-
-    def _scratch(self, count: int) -> Scratch:
-        """This worker's buffers for `count` sources."""
-        if not hasattr(self._local, "scratch"):
-            self._local.scratch = Scratch(count, self._plan.options.device)
-        scratch: Scratch = self._local.scratch
-        return scratch
+    def _map(self, job: TensorJob) -> list[Flat]:
+        """The job's source tensors, mapped from their files."""
+        sources = [self._plan.sources[number] for number in job.sources]
+        return [s.map(info.name) for s, info in zip(sources, job.inputs, strict=True)]
 
     def measure(
         self, jobs: Sequence[TensorJob], on_tensor: Callable[[int], None]
@@ -224,17 +174,17 @@ class Mixer:
 
     def _start(self, job: TensorJob) -> list[Future[Floats]]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
-        whole = [self._part(job, i, 0, job.numel) for i in range(len(job.inputs))]
-        for tensor in whole:
-            self._reader.submit(pages.prefetch, tensor)
+        sources = self._map(job)
+        for source in sources:
+            self._reader.submit(pages.prefetch, source.data)
         starts = range(0, max(job.numel, 1), PIECE)
-        return [self._workers.submit(self._piece, whole, start) for start in starts]
+        return [self._workers.submit(self._piece, job, sources, start) for start in starts]
 
-    def _piece(self, whole: Sequence[torch.Tensor], start: int) -> Floats:
-        stop = min(start + PIECE, whole[0].numel())
-        found = partial_gram(whole, start, stop, self._scratch(len(whole)))
-        for tensor in whole:
-            pages.release(tensor.view(-1)[start:stop])
+    def _piece(self, job: TensorJob, sources: Sequence[Flat], start: int) -> Floats:
+        stop = min(start + PIECE, job.numel)
+        found = self._kernels.partial_gram(sources, start, stop)
+        for source in sources:
+            pages.release(source.bytes_of(start, stop))
         return found
 
     def _record(self, job: TensorJob, pieces: Pieces) -> TensorRecord:
@@ -248,6 +198,15 @@ class Mixer:
         settings = [{k: v[row : row + 1] for k, v in s.items()} for s in plan.settings]
         weights = solve(plan.recipe, gram[None], settings)[-1].weights[0]
         return TensorRecord(gram.tolist(), weights.tolist())
+
+
+def _kernels(plan: Plan) -> tuple[Kernels, int]:
+    """What computes for the plan, and in how many threads: one a core up to 16, one for a GPU."""
+    if plan.options.device == "cpu":
+        return cpu_kernels, min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    from studio.weights.torch_kernels import OnDevice
+
+    return OnDevice(len(plan.sources), plan.options.device), 1
 
 
 def _abandon(fills: Sequence[Future[Future[bytes]]]) -> None:

@@ -2,12 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from studio.errors import StudioError
 from studio.merge.companions import write_companions
@@ -16,8 +13,6 @@ from studio.merge.journal import Journal, ShardRecord, plan_of
 from studio.merge.mixing import Mixer
 from studio.merge.output import partial_folder
 from studio.merge.plan import Plan
-
-MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +36,29 @@ def merge(plan: Plan, out: Path, on_progress: Callable[[Progress], None]) -> Pat
     exception, Ctrl-C included, the same call resumes there, shard by shard.
     Raises StudioError if another merge writes there, the disk is full, or a source is damaged.
     """
-    if plan.options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise StudioError("device cuda: this machine has no CUDA device; use --device cpu")
+    _require_device(plan.options.device)
     if (out / JOURNAL).exists():
         _finish_publishing(plan, out)
         return out
     partial = partial_folder(out)
     started = time.monotonic()
+    states = _states(plan)
     with Journal(partial, plan.fingerprint) as journal:
         _write_shards(plan, partial, journal, on_progress)
         records = list(journal.finished([shard.file for shard in plan.shards]).values())
         _check_complete(plan, partial, records)
+        _refuse_changed_sources(plan, states)
         write_companions(plan, partial, records, time.monotonic() - started)
         _publish(partial, out)
     return out
+
+
+def _require_device(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise StudioError(f"device {device}: torch finds no CUDA device; use --device cpu")
 
 
 def _write_shards(
@@ -70,28 +74,10 @@ def _write_shards(
         on_progress(Progress(done, total, resumed, tensor, time.monotonic() - started))
 
     report(0, "")
-    with single_threaded_torch(), Mixer(plan, worker_count(plan)) as mixer:
+    with Mixer(plan) as mixer:
         for shard in plan.shards:
             if shard.file not in finished:
                 journal.add(mixer.write(shard, partial / shard.file, report))
-
-
-@contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """Let each worker compute alone: torch's own threads would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def worker_count(plan: Plan) -> int:
-    """Workers for the plan's device: one a core up to 8, one for a GPU."""
-    if plan.options.device != "cpu":
-        return 1
-    return max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
 
 
 def _check_complete(plan: Plan, partial: Path, records: list[ShardRecord]) -> None:
@@ -104,6 +90,24 @@ def _check_complete(plan: Plan, partial: Path, records: list[ShardRecord]) -> No
             raise StudioError(
                 f"{path}: the shard on disk is not the one that was written; delete {partial} and "
                 "merge again"
+            )
+
+
+def _states(plan: Plan) -> list[list[tuple[str, int, int, int]]]:
+    try:
+        return [source.state() for source in plan.sources]
+    except OSError as error:
+        raise StudioError(
+            f"{error.filename}: cannot be read any more ({error.strerror}); start again"
+        ) from error
+
+
+def _refuse_changed_sources(plan: Plan, before: list[list[tuple[str, int, int, int]]]) -> None:
+    for source, then, now in zip(plan.sources, before, _states(plan), strict=True):
+        if then != now:
+            raise StudioError(
+                f"{source.path} has changed during the merge: half of the result would be of the "
+                "old weights, half of the new; run the same command again"
             )
 
 

@@ -11,13 +11,14 @@ from studio.merge.layout import Layout, is_head
 from studio.merge.recipe_dump import fingerprint as recipe_fingerprint
 from studio.merge.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
+from studio.weights.cpu_kernels import all_finite
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
 from studio.weights.header import TensorInfo, read_header
-from studio.weights.pages import map_tensor, release
+from studio.weights.pages import Flat, map_bytes, release
 from studio.weights.strict_json import read_object, shown
 from studio.weights.writer import digest_file
 
-CHUNK = 4 << 20  # elements looked at together
+CHUNK = 8 << 20  # bytes looked at together
 INDEX = "model.safetensors.index.json"
 SHOWN = 3
 
@@ -199,15 +200,12 @@ def _is_finite(info: TensorInfo) -> bool:
     """Whether a tensor holds no NaN and no infinity; integers never do."""
     if info.dtype not in FLOATS:
         return True
-    import torch
-
-    flat = map_tensor(info).flatten()
-    for start in range(0, flat.numel(), CHUNK):
-        piece = flat[start : start + CHUNK]
-        # NaN passes through both, and this is 20 times as fast as asking each element.
-        extremes = torch.stack(torch.aminmax(piece))
+    data = map_bytes(info)
+    for start in range(0, len(data), CHUNK):
+        piece = data[start : start + CHUNK]
+        finite = all_finite(Flat(info.dtype, piece))
         release(piece, outward=True)
-        if not bool(extremes.isfinite().all()):
+        if not finite:
             return False
     return True
 

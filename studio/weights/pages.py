@@ -6,28 +6,44 @@ first touch to `release`, so a pass over a checkpoint of any size needs a few me
 
 import ctypes
 import mmap
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from studio.errors import StudioError
-from studio.weights.dtypes import TORCH_NAMES
+from studio.weights.dtypes import ITEMSIZE, TORCH_NAMES
 from studio.weights.header import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Bytes = NDArray[np.uint8]
 
-def map_tensor(info: TensorInfo) -> "Tensor":
-    """The tensor on the CPU, contiguous, its bytes still in the file; no copy is made.
 
-    Each tensor holds a map and a file descriptor of its own while it lives. Writing to it changes
-    neither the file nor other tensors. Raises StudioError if the file is gone or has shrunk.
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """The bytes of a tensor's elements in a row, and their dtype by its safetensors name."""
+
+    dtype: str
+    data: Bytes
+
+    def bytes_of(self, start: int, stop: int) -> Bytes:
+        """The bytes of the elements start … stop - 1."""
+        size = ITEMSIZE[self.dtype]
+        return self.data[start * size : stop * size]
+
+
+def map_bytes(info: TensorInfo) -> Bytes:
+    """The bytes of a tensor, still in the file; no copy is made.
+
+    Each map holds a file descriptor while it lives. Writing to it changes neither the file nor
+    other maps. Raises StudioError if the file is gone or has shrunk.
     """
-    import torch
-
-    dtype = getattr(torch, TORCH_NAMES[info.dtype])
     if info.nbytes == 0:
-        return torch.empty(info.shape, dtype=dtype)
+        return np.empty(0, np.uint8)
     skipped = info.start % mmap.ALLOCATIONGRANULARITY
     try:
         with info.file.open("rb") as stream:
@@ -43,31 +59,40 @@ def map_tensor(info: TensorInfo) -> "Tensor":
             f"{info.file}: tensor {info.name!r} cannot be read ({error}); the file has changed "
             "since it was opened: start again"
         ) from error
-    count = info.nbytes // dtype.itemsize
-    return torch.frombuffer(pages, dtype=dtype, count=count, offset=skipped).view(info.shape)
+    return np.frombuffer(pages, np.uint8, offset=skipped)
 
 
-def prefetch(tensor: "Tensor") -> None:
-    """Ask the kernel to read a mapped tensor's pages from disk in the background."""
-    _advise(tensor, getattr(mmap, "MADV_WILLNEED", None), outward=True)
+def map_tensor(info: TensorInfo) -> "Tensor":
+    """The same as a torch tensor on the CPU, contiguous."""
+    import torch
+
+    dtype = getattr(torch, TORCH_NAMES[info.dtype])
+    if info.nbytes == 0:
+        return torch.empty(info.shape, dtype=dtype)
+    return torch.frombuffer(map_bytes(info), dtype=dtype).view(info.shape)
 
 
-def release(tensor: "Tensor", *, outward: bool = False) -> None:
-    """Take a mapped tensor's pages out of the process's memory; touching them maps them again.
+def prefetch(data: Bytes) -> None:
+    """Ask the kernel to read mapped pages from disk in the background."""
+    _advise(data, getattr(mmap, "MADV_WILLNEED", None), outward=True)
+
+
+def release(data: Bytes, *, outward: bool = False) -> None:
+    """Take mapped pages out of the process's memory; touching them maps them again.
 
     Of pages shared with a neighbour only `outward` releases the whole. Only for (slices of) what
-    `map_tensor` returned and nobody wrote to: other memory would lose its contents.
+    `map_bytes` returned and nobody wrote to: other memory would lose its contents.
     """
-    _advise(tensor, getattr(mmap, "MADV_DONTNEED", None), outward=outward)
+    _advise(data, getattr(mmap, "MADV_DONTNEED", None), outward=outward)
 
 
-def _advise(tensor: "Tensor", advice: int | None, *, outward: bool) -> None:
-    """madvise on the pages that hold the tensor: those wholly inside it, or all it touches."""
+def _advise(data: Bytes, advice: int | None, *, outward: bool) -> None:
+    """madvise on the pages that hold the bytes: those wholly inside, or all they touch."""
     madvise = _madvise()
-    if madvise is None or advice is None or tensor.numel() == 0:
+    if madvise is None or advice is None or len(data) == 0:
         return
-    begin = tensor.data_ptr()
-    end = begin + tensor.numel() * tensor.element_size()
+    begin = data.ctypes.data
+    end = begin + len(data)
     if outward:
         begin, end = _page_floor(begin), _page_floor(end + mmap.PAGESIZE - 1)
     else:

@@ -16,8 +16,7 @@ from studio.merge.gradient import Rule, constant
 from studio.merge.layout import Layout
 from studio.merge.methods import METHODS
 from studio.merge.recipe import Input, Recipe, Slice, Stage
-from studio.weights.gram import Scratch, gram
-from studio.weights.mix import mix
+from studio.weights.torch_kernels import Scratch, gram, mix
 
 SEARCH = settings(max_examples=100, deadline=None, derandomize=True)
 NAME = "model.layers.0.mlp.up_proj.weight"

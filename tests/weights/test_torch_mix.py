@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from studio.weights.gram import CHUNK, NonFinite, Scratch
-from studio.weights.mix import mix
+from studio.weights.gram import NonFinite
+from studio.weights.torch_kernels import CHUNK, Scratch, mix
 
 WEIGHTS = (0.3721, 0.41, 0.2345)
 

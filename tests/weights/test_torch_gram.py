@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
-from studio.weights.gram import (
-    BLOCK,
-    CHUNK,
-    NonFinite,
-    Scratch,
-    from_difference_basis,
-    gram,
-    partial_gram,
-)
+from studio.weights.gram import NonFinite, from_difference_basis
+from studio.weights.torch_kernels import BLOCK, CHUNK, Scratch, gram, partial_gram
 
 
 def normal(
