@@ -37,4 +37,4 @@ def test_a_merge_of_half_a_gigabyte_stays_below_the_limit(tmp_path: Path) -> Non
     )
     assert run.returncode == 0, run.stderr
     peak = int(run.stdout.split()[-1])
-    assert 100_000_000 < peak < LIMIT
+    assert 20_000_000 < peak < LIMIT
