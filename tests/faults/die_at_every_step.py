@@ -94,7 +94,8 @@ def die_at(recipe: Path, out: Path, number: int) -> None:
 
 if __name__ == "__main__":
     given_recipe, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    found = count_steps(given_recipe, folder / "reference")
+    run_merge(given_recipe, folder / "reference")  # here, so that the children find all loaded
+    found = count_steps(given_recipe, folder / "counted")
     for step in range(len(found)):
         die_at(given_recipe, folder / f"out-{step}", step)
     print(json.dumps(found))
