@@ -20,7 +20,6 @@ OWN_BAR = 2e-7
 EPSILON = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
 WEIGHT_BAR = 0.01
 CAST_AT_LOAD = 1.5  # mergekit rounds the sources as well where their dtype is not the recipe's
-FLOAT32_SUMS = ("float32: qwen2, far apart", "float32: promoted from three dtypes")
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -71,14 +70,9 @@ def test_every_tensor_agrees_with_mergekit(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("title", [*CASES, *OWN_CASES])
-def test_result_is_the_recipe_in_float64(
-    outcomes: dict[str, Outcome], title: str, request: pytest.FixtureRequest
-) -> None:
+def test_result_is_the_recipe_in_float64(outcomes: dict[str, Outcome], title: str) -> None:
     """Stage by stage and by the book; a 16-bit result is that, rounded once."""
     outcome = outcomes[title]
-    if title in FLOAT32_SUMS:
-        reason = "studio/weights/gram.py sums small tensors in float32: up to 4e-7 in the result"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     unequal = total = 0
     for name, ours in load_folder(outcome.ours).items():
         if is_buffer(name):

@@ -4,8 +4,10 @@ Sources are drawn at all angles: unrelated, nearly parallel, nearly opposite, eq
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +16,10 @@ from studio.merge.gradient import Rule, constant
 from studio.merge.layout import Layout
 from studio.merge.methods import METHODS
 from studio.merge.recipe import Input, Recipe, Slice, Stage
-from studio.weights.cpu_kernels import mix, partial_gram
+from studio.weights import cpu_kernels
 from studio.weights.gram import from_difference_basis
 from studio.weights.pages import Flat
+from studio.weights.torch_kernels import OnDevice
 
 SEARCH = settings(max_examples=100, deadline=None, derandomize=True)
 NAME = "model.layers.0.mlp.up_proj.weight"
@@ -129,17 +132,31 @@ def test_mix_of_a_deep_recipe_is_its_stages_one_by_one(made: list[Step], x: np.n
     assert np.linalg.norm(result - expected) <= 1e-9 * scale
 
 
+FLOAT32_SUMS = pytest.mark.xfail(
+    reason="torch_kernels sums small tensors in float32: in the difference basis a source far "
+    "smaller than the first loses its digits",
+    strict=True,
+)
+
+
+@pytest.mark.parametrize(
+    "kernels",
+    [cpu_kernels, pytest.param(OnDevice(3, "cpu"), marks=FLOAT32_SUMS)],
+    ids=["cpu", "device"],
+)
 @SEARCH
 @given(steps(), sources())
-def test_engine_kernels_give_the_stages_one_by_one(made: list[Step], x: np.ndarray) -> None:
+def test_engine_kernels_give_the_stages_one_by_one(
+    kernels: Any, made: list[Step], x: np.ndarray
+) -> None:
     """The same with the engine's own Gram matrix and its mix in float32."""
     expected = one_by_one(made, x)
     rows = x.astype(np.float32)
     flats = [Flat("F32", row.view(np.uint8)) for row in rows]
-    gram = from_difference_basis(partial_gram(flats, 0, x.shape[1]))
+    gram = from_difference_basis(kernels.partial_gram(flats, 0, x.shape[1]))
     weights = weights_of(recipe_of(made), gram)
     out = np.empty(x.shape[1], np.float32)
-    mix(flats, weights.tolist(), 0, Flat("F32", out.view(np.uint8)))
+    kernels.mix(flats, weights.tolist(), 0, Flat("F32", out.view(np.uint8)))
     norms = np.linalg.norm(x, axis=1)
     scale = max(np.abs(weights) @ norms, norms.max())
     assert np.linalg.norm(out.astype(float) - expected) <= 2e-7 * scale
