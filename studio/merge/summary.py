@@ -9,8 +9,8 @@ from studio.merge.plan import Plan
 from studio.merge.preview import Preview
 from studio.weights.dtypes import TORCH_NAMES
 
-# The process with torch and the buffers of the pass; the sources stay in the page cache.
-RESIDENT = 330 << 20
+# The process with its compiled loops, buffers and mapped pieces; the sources stay in the page cache.
+RESIDENT = 240 << 20
 ASSUMED_SPEED = 1e9
 
 

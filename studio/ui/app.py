@@ -13,7 +13,7 @@ from studio.ui.access import Access, answers
 from studio.ui.gate import Gate
 from studio.ui.jobs import STUDIO, MergeJobs
 from studio.ui.merge_tab import MergeDesk, merge_tab
-from studio.ui.theme import script, styles, theme
+from studio.ui.theme import WEB, script, styles, theme
 from studio.ui.tuning import Tuner
 
 
@@ -68,6 +68,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "app_kwargs": {"middleware": [Middleware(Gate, local=settings.is_open)]},
         "theme": theme(),
         "css": styles(),
+        "favicon_path": WEB / "icon.svg",
         "share": False,
         "mcp_server": False,
         "ssr_mode": False,

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}")
 SPEED_WINDOW = 5.0
 PATIENCE = 10.0
+LONGEST_CHECK = 120
 STUDIO = (sys.executable, "-m", "studio")
 State = Literal["idle", "running", "cancelling", "done", "failed", "cancelled"]
 
@@ -112,9 +113,7 @@ class MergeJobs:
             path = self.folder / slug
             if path.exists():
                 raise StudioError(f'a result named "{slug}" exists; choose another name')
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = self.folder / f"{slug}.recipe.yaml"
-            _write_whole(file, recipe)
+            file = self._write(f"{slug}.yaml", recipe)
             arguments = ("merge", str(file), "--out", str(path), "--json", "--tethered")
             self._process = _spawn((*self._command, *arguments), subprocess.PIPE)
             self._started = time.monotonic()
@@ -133,7 +132,42 @@ class MergeJobs:
 
         Raises StudioError with the problems it found.
         """
-        return check(recipe, checked_name(name), self.folder, self._command)
+        path = self.folder / checked_name(name)
+        file = self._write(f"check-{threading.get_ident()}.yaml", recipe)
+        arguments = ("check", str(file), "--out", str(path), "--json")
+        try:
+            process = _spawn((*self._command, *arguments), subprocess.DEVNULL)
+            try:
+                out, talk = process.communicate(timeout=LONGEST_CHECK)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                raise StudioError(
+                    f"the check was stopped after {LONGEST_CHECK} seconds; sources that are not on "
+                    "this machine take long to fetch, and the merge itself fetches them too"
+                ) from None
+        finally:
+            file.unlink(missing_ok=True)
+        found = _event(out.strip().rpartition("\n")[2])
+        if process.returncode == 0 and found:
+            return found
+        reason = found.get("error") or talk.strip() or f"the check ended with {process.returncode}"
+        raise StudioError(str(reason).replace(str(file), "recipe").replace(file.name, "recipe"))
+
+    def _write(self, name: str, recipe: str) -> Path:
+        """Keep a recipe for its process; no name of a result begins with a dot."""
+        file = self.folder / ".recipes" / name
+        partial = file.with_name(f"{file.name}.{threading.get_ident()}.new")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(recipe, encoding="utf-8")
+            os.replace(partial, file)
+        except OSError as error:
+            raise StudioError(
+                f"{self.folder} cannot be written: {error.strerror}; mend that, or set STUDIO_DATA "
+                "to another folder"
+            ) from error
+        return file
 
     def cancel(self) -> Job:
         """Ask the running merge to stop; its partial work stays and can be taken up again."""
@@ -227,29 +261,6 @@ class MergeJobs:
         return f"the merge ended with code {code} and gave no reason; its last words are below"
 
 
-def check(recipe: str, name: str, folder: Path, command: Sequence[str]) -> dict[str, Any]:
-    """Run `command check` on a recipe for the result `name` in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f".check-{os.getpid()}-{threading.get_ident()}.yaml"
-    _write_whole(file, recipe)
-    try:
-        arguments = ("check", str(file), "--out", str(folder / name), "--json")
-        process = _spawn((*command, *arguments), subprocess.DEVNULL)
-        try:
-            out, talk = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise StudioError("the check took longer than two minutes and was stopped") from None
-    finally:
-        file.unlink(missing_ok=True)
-    found = _event(out.strip().rpartition("\n")[2])
-    if process.returncode == 0 and found:
-        return found
-    reason = found.get("error") or talk.strip() or f"the check ended with {process.returncode}"
-    raise StudioError(str(reason).replace(str(file), "recipe").replace(file.name, "recipe"))
-
-
 def _spawn(command: Sequence[str], stdin: int) -> subprocess.Popen[str]:
     # A session of its own: Ctrl-C in the studio's terminal is the studio's to pass on. The
     # owner's secret stays here.
@@ -272,10 +283,3 @@ def _event(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.new")
-    partial.write_text(text)
-    os.replace(partial, file)

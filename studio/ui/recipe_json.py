@@ -1,6 +1,6 @@
 """Recipes as plain JSON for the page, and back; what comes back is checked like a file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.errors import StudioError
@@ -25,7 +25,16 @@ def recipe_from_json(data: object) -> Recipe:
     The result has gone through the recipe reader, so it is as sound as one from a file.
     """
     stages = tuple(_stage(item) for item in _items(_mapping(data).get("stages")))
+    if (rules := _count_rules(stages)) > MOST_ITEMS:
+        raise StudioError(f"a recipe of {rules} values is too long; at most {MOST_ITEMS} have room")
     return load_recipe(dump_recipe(Recipe(stages)), "recipe")
+
+
+def _count_rules(stages: Sequence[Stage]) -> int:
+    """How much work a preview is: every rule is compared with every tensor."""
+    owners = [*stages, *(part for stage in stages for part in stage.slices)]
+    owners += [entry for stage in stages for part in stage.slices for entry in part.inputs]
+    return sum(len(parameter) for owner in owners for parameter in owner.settings.values())
 
 
 def _stage_to_json(stage: Stage) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_merge_reports_progress_and_ends_with_its_folder(jobs: MergeJobs) -> Non
     done = wait(jobs, lambda job: not job.is_live)
     assert (done.state, done.done, done.seconds, done.error) == ("done", 1_000_000, 0.5, "")
     assert Path(done.path) == jobs.folder / "mine" and Path(done.path).is_dir()
-    assert (jobs.folder / "mine.recipe.yaml").read_text() == "a: recipe"
+    assert (jobs.folder / ".recipes/mine.yaml").read_text() == "a: recipe"
     assert done.seconds_left is None
 
 
@@ -174,4 +174,12 @@ def test_check_gives_what_the_command_says(jobs: MergeJobs) -> None:
     assert jobs.check("r", "mine")["warnings"] == ["mind the step"]
     with pytest.raises(StudioError, match="2 problems:\n- one\n- another"):
         jobs.check("r", "bad")
-    assert list(jobs.folder.iterdir()) == []
+    assert list((jobs.folder / ".recipes").iterdir()) == []
+
+
+def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    jobs = MergeJobs(tmp_path / "file", STAND_IN)
+    with pytest.raises(StudioError, match="cannot be written: Not a directory.*STUDIO_DATA"):
+        jobs.start("r", "mine")
+    assert jobs.snapshot().state == "idle"

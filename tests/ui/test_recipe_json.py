@@ -84,7 +84,8 @@ T = ("stages", 0, "settings", "t")
         (changed("stages", 0, "name", to="\ud800"), "no text should hold"),
         (changed("stages", 0, "name", to="a\0b"), "no text should hold"),
         (changed("stages", 0, "settings", to={"weight": [{"anchors": [1]}]}), "slerp takes t"),
-        ({"stages": recipe_to_json(DEMO)["stages"] * 80}, "too long"),
+        ({"stages": recipe_to_json(DEMO)["stages"] * 80}, "240 entries is too long"),
+        (changed(*T, to=[{"anchors": [1], "filter": "x"}] * 199), "201 values is too long"),
     ],
 )
 def test_recipe_from_the_page_is_refused(data: object, message: str) -> None:

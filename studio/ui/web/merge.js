@@ -1,5 +1,5 @@
 // Check, merge, watch, cancel, and what came of it.
-// desk: { recipe(), here(), checkable(), adopt(state), name(), setName(text) }
+// desk: { recipe(), missing(), adopt(state), name(), setName(text) }
 function mergePanel(desk) {
   const name = h("input", { id: "ms-name", class: "ms-text", type: "text", spellcheck: "false", autocomplete: "off", maxlength: 80, "aria-describedby": "ms-name-hint" });
   const nameHint = h("p", { class: "ms-hint", id: "ms-name-hint" });
@@ -35,8 +35,8 @@ function mergePanel(desk) {
     why.textContent = !state || owner ? "" : state.access.token_set
       ? "Look and tune freely. Checking and merging are for the owner: enter the owner token at the top."
       : "Look and tune freely. Merging is off: this studio can be reached by others and has no owner token.";
-    if (owner && !isLive() && !desk.here().length === false) {
-      why.textContent = `Not on this machine: ${desk.here().join(", ")}. Check and Merge fetch them from the Hub.`;
+    if (owner && !isLive() && desk.missing().length > 0) {
+      why.textContent = `Not on this machine: ${desk.missing().join(", ")}. Check and Merge fetch them from the Hub.`;
     }
   }
 
@@ -65,10 +65,9 @@ function mergePanel(desk) {
     state = next;
     const job = state.job, key = `${job.number} ${job.state}`;
     if (key !== shownJob) {
-      const retry = shownJob && !isLive();
       shownJob = key;
       work.replaceChildren(...jobView(job, cancel));
-      if (retry && job.state === "done") desk.setName("");
+      if (job.state === "done" && desk.name() === job.name) desk.setName("");
     }
     updateBar(work, job);
     const list = JSON.stringify(state.results.map((result) => result.path));

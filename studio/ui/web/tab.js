@@ -119,7 +119,7 @@ const basis = h("div", { class: "ms-basis" });
 const desk = { edit, colour, label, layers: layersNow, preview: () => page.preview };
 const shares = makeShares(desk);
 const panel = mergePanel({
-  recipe: () => page.recipe, here: () => page.preview?.missing.map(label) || [], adopt: (answer) => adopt(answer),
+  recipe: () => page.recipe, missing: () => page.preview?.missing.map(label) || [], adopt: (answer) => adopt(answer),
   name: () => page.name || freeName(), setName: (text) => { page.name = text; keepDraft(); },
 });
 const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE);
