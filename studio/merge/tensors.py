@@ -17,10 +17,12 @@ LONGEST = 120
 class Matching:
     """The outcome for all tensors: jobs in the order of the model, problems and notes.
 
-    `clashes`: the tensors whose shapes differ, by what is to be said about them.
+    `mixed`: the names of the tensors that are mixed, not copied. `clashes`: the names of those whose
+    shapes differ, by what is to be said about them.
     """
 
     jobs: list[TensorJob] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
     layout: Layout | None = None
     problems: list[str] = field(default_factory=list)
     clashes: dict[str, list[str]] = field(default_factory=dict)
@@ -59,8 +61,7 @@ def match_tensors(
     _add_copies(found, sources[0], copied)
     if any(name.endswith(".weight") and is_head(name) for name in full.names):
         _note_tied_heads(found, sources)
-    mixed = [job.name for job in found.jobs if len(job.sources) == len(sources)]
-    found.layout = full.subset(mixed)
+    found.layout = full.subset(found.mixed)
     order = {name: rank for rank, name in enumerate(full.names)}
     found.jobs.sort(key=lambda job: order[job.name])
     return found
@@ -109,6 +110,7 @@ def _add_mix(
         return
     everyone = tuple(range(len(infos)))
     found.jobs.append(TensorJob(name, infos[0].shape, dtype, tuple(infos), everyone))
+    found.mixed.append(name)
 
 
 def _add_copies(found: Matching, base: Checkpoint, names: Sequence[str]) -> None:

@@ -126,3 +126,13 @@ def test_every_architecture_is_mixed_whole(tmp_path: Path, arch: str) -> None:
     assert {job.name for job in found.jobs} == set(opened[0].tensors)
     assert found.layout is not None
     assert set(found.layout.layers.tolist()) == {-1, 0, 1}
+
+
+def test_constants_of_a_single_source_are_copied_not_mixed(tmp_path: Path) -> None:
+    extra = {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.rand(4),
+        "model.position_ids": torch.arange(8),
+    }
+    found = match(sources(tmp_path, {"extra": extra}), dtype="BF16")
+    assert found.layout is not None and not set(extra) & set(found.layout.names)
+    assert {job.dtype for job in found.jobs if job.name in extra} == {"F32", "I64"}
