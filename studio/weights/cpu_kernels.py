@@ -5,7 +5,7 @@ little more than reading. The loops release the GIL and give the same bits howev
 They are compiled at first use, which takes some seconds, and cached beside this file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,22 @@ def _float_to_bits(context: Any, value: Any) -> Any:
     return types.uint32(types.float32), code
 
 
-@njit(nogil=True, cache=True)
+def _loop(**options: Any) -> Callable[[Any], Any]:
+    """Compile a loop at its first use, and keep it for the next process.
+
+    Where neither this folder nor the home folder may be written to, each process compiles anew.
+    """
+
+    def decorate(function: Any) -> Any:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba: "no locator available"
+            return njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+@_loop()
 def _widen(raw, kind, start, count, out):  # type: ignore[no-untyped-def]
     """Elements start … start + count - 1 of the bytes `raw`, as fp32 in `out`."""
     if kind == _BF16:
@@ -129,7 +144,7 @@ def _widen(raw, kind, start, count, out):  # type: ignore[no-untyped-def]
             out[i] = np.float32(doubles[i])
 
 
-@njit(nogil=True, cache=True)
+@_loop()
 def _narrow(values, kind, out, at, count):  # type: ignore[no-untyped-def]
     """Round `count` fp32 values to `kind`, ties to even, into `out` from element `at` on."""
     if kind == _BF16:
@@ -148,7 +163,7 @@ def _narrow(values, kind, out, at, count):  # type: ignore[no-untyped-def]
             singles[i] = values[i]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+@_loop(fastmath={"reassoc", "contract", "nsz"})
 def _dot(a, b, count):  # type: ignore[no-untyped-def]
     """The inner product in fp32; the order of summation is the compiler's, to use vectors."""
     total = np.float32(0)
@@ -157,7 +172,7 @@ def _dot(a, b, count):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, cache=True)
+@_loop()
 def _gram(raws, kinds, start, stop):  # type: ignore[no-untyped-def]
     n = len(raws)
     total = np.zeros((n, n))
@@ -176,7 +191,7 @@ def _gram(raws, kinds, start, stop):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, cache=True)
+@_loop()
 def _gram_in_double(raws, kinds, start, stop):  # type: ignore[no-untyped-def]
     """The same with fp64 products: for few values, and for those whose squares leave fp32."""
     n = len(raws)
@@ -195,7 +210,7 @@ def _gram_in_double(raws, kinds, start, stop):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, cache=True)
+@_loop()
 def _mix(raws, kinds, weights, start, out, kind):  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """Fill `out`; returns the largest magnitude where `kind` is half precision.
 
@@ -222,7 +237,7 @@ def _mix(raws, kinds, weights, start, out, kind):  # type: ignore[no-untyped-def
     return largest
 
 
-@njit(nogil=True, cache=True)
+@_loop()
 def _all_finite(raw, kind, start, stop):  # type: ignore[no-untyped-def]
     values = np.empty(BLOCK, np.float32)
     for begin in range(start, stop, BLOCK):
