@@ -7,7 +7,6 @@ the page cache at the second. Its pages are given back piece by piece, so the pr
 whatever the models' size.
 """
 
-import os
 import queue
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import is_buffer
-from studio.merge.plan import Plan, ShardJob, TensorJob
+from studio.merge.plan import PIECE, Plan, ShardJob, TensorJob
 from studio.weights import cpu_kernels, pages
 from studio.weights.cpu_kernels import all_finite
 from studio.weights.dtypes import FLOATS
@@ -32,9 +31,7 @@ from studio.weights.gram import NonFinite, from_difference_basis
 from studio.weights.pages import Flat
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
-PIECE = 2 << 20  # elements of a tensor that one worker measures at a time
 SPARE_BUFFERS = 4
-MOST_WORKERS = 16  # each has a buffer; by then the disk is the limit
 
 
 class Kernels(Protocol):
@@ -52,12 +49,12 @@ class Mixer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._kernels, workers = _kernels(plan)
-        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="mix")
+        self._kernels = _kernels(plan)
+        self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="mix")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._buffers: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
-        for _ in range(workers + SPARE_BUFFERS):
+        for _ in range(plan.workers + SPARE_BUFFERS):
             self._buffers.put(Buffer())
 
     def __enter__(self) -> Self:
@@ -200,13 +197,13 @@ class Mixer:
         return TensorRecord(gram.tolist(), weights.tolist())
 
 
-def _kernels(plan: Plan) -> tuple[Kernels, int]:
-    """What computes for the plan, and in how many threads: one a core up to 16, one for a GPU."""
+def _kernels(plan: Plan) -> Kernels:
+    """What computes for the plan's device."""
     if plan.options.device == "cpu":
-        return cpu_kernels, min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        return cpu_kernels
     from studio.weights.torch_kernels import OnDevice
 
-    return OnDevice(len(plan.sources), plan.options.device), 1
+    return OnDevice(len(plan.sources), plan.options.device)
 
 
 def _abandon(fills: Sequence[Future[Future[bytes]]]) -> None:

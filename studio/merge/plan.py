@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ from studio.weights.header import TensorInfo, make_header
 
 # Raised when the way weights are computed or laid out changes, so that no older half is resumed.
 ENGINE = 1
+PIECE = 2 << 20  # elements of a tensor that one worker looks at together
+MOST_WORKERS = 8  # each holds a piece of every source in memory; by then the disk is the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,12 @@ class Plan:
     def bytes_written(self) -> int:
         """Bytes of all output files with weights."""
         return sum(shard.nbytes + len(shard.header()) for shard in self.shards)
+
+    @property
+    def workers(self) -> int:
+        """How many threads compute: one a core up to MOST_WORKERS, one for a GPU."""
+        cores = len(os.sched_getaffinity(0)) if self.options.device == "cpu" else 1
+        return min(cores, MOST_WORKERS)
 
     @cached_property
     def settings(self) -> list[dict[str, Floats]]:

@@ -1,12 +1,19 @@
 """The memory of a whole merge process, torch included."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-from tests.faults.merging import environment, studio_command, write_recipe, write_sources
+from tests.faults.merging import (
+    environment,
+    run_studio,
+    studio_command,
+    write_recipe,
+    write_sources,
+)
 
 LIMIT = 500_000_000
 # A process starts with the peak of the one it was forked from: the small one in between resets it.
@@ -38,3 +45,5 @@ def test_a_merge_of_half_a_gigabyte_stays_below_the_limit(tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     peak = int(run.stdout.split()[-1])
     assert 20_000_000 < peak < LIMIT
+    announced = json.loads(run_studio("check", recipe, "--json").stdout)["peak_memory"]
+    assert peak <= announced < LIMIT

@@ -370,3 +370,16 @@ def test_too_little_room_is_listed_with_the_rest(
     break_config(models[1])
     break_vocabulary(models[2])
     refused(recipe, "GB free", "rope_theta differs", "by token", out=tmp_path / "out")
+
+
+def test_many_cores_and_wide_types_keep_to_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(128)))
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", write_sources(tmp_path, layers=2, dtype="float32")
+    )
+    plan = plan_for(recipe)
+    assert plan.workers == 8
+    assert summary(plan)["peak_memory"] < 500e6
+    assert plan_for(recipe, device="cuda").workers == 1
