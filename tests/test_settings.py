@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.settings import Settings, is_loopback, read_settings
+from studio.settings import VARIABLES, Settings, is_loopback, read_settings
 
 TOKEN = "sixteen letters!"
 
@@ -76,3 +76,8 @@ def test_tools_variables_are_no_settings_but_allowed() -> None:
 )
 def test_loopback_is_nothing_else(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_setting_is_explained_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in (Path(__file__).parents[1] / "README.md").read_text()

@@ -32,9 +32,10 @@ def recipe_from_json(data: object) -> Recipe:
 
 def _count_rules(stages: Sequence[Stage]) -> int:
     """How much work a preview is: every rule is compared with every tensor."""
-    owners = [*stages, *(part for stage in stages for part in stage.slices)]
-    owners += [entry for stage in stages for part in stage.slices for entry in part.inputs]
-    return sum(len(parameter) for owner in owners for parameter in owner.settings.values())
+    slices = [part for stage in stages for part in stage.slices]
+    found = [stage.settings for stage in stages] + [part.settings for part in slices]
+    found += [entry.settings for part in slices for entry in part.inputs]
+    return sum(len(parameter) for settings in found for parameter in settings.values())
 
 
 def _stage_to_json(stage: Stage) -> dict[str, Any]:

@@ -25,20 +25,20 @@ function makeCurve(view, change) {
 
   function backdrop() {
     const { layers, lines, dots, ends, name } = view();
-    const { height, left, right, top, bottom } = CURVE;
+    const { height, left, right } = CURVE;
     back.replaceChildren();
     const main = lines[lines.length - 1];
     if (ends && main) back.append(...tints(main, ends));
     for (const value of [scale.low, (scale.low + scale.high) / 2, scale.high]) {
       back.append(
         s("line", { class: "ms-grid", x1: left, x2: width - right, y1: scale.y(value), y2: scale.y(value) }),
-        s("text", { class: "ms-tick", x: left - 6, y: scale.y(value) + 4, "text-anchor": "end" }, number(value)),
+        s("text", { class: "ms-tick", x: left - 6, y: scale.y(value) + 4, "text-anchor": "end" }, Math.round(value * 100) / 100),
       );
     }
     if (ends) {
       back.append(
-        endText(ends.high, `${name} = 1: `, top - 10),
-        endText(ends.low, `${name} = 0: `, height - bottom + 14),
+        endText(ends.high, `${name} = 1: `, scale.y(1) - 10),
+        endText(ends.low, `${name} = 0: `, scale.y(0) + 14),
       );
     }
     for (const layer of ticks(layers)) {
@@ -51,7 +51,8 @@ function makeCurve(view, change) {
       }
     }
     (dots || []).forEach((value, layer) => {
-      if (layers <= 40 && Number.isFinite(value)) {
+      const isInside = main.spans.some(([from, to]) => layer >= from && layer <= to);
+      if (layers <= 40 && Number.isFinite(value) && isInside) {
         back.append(s("circle", { class: "ms-dot", cx: scale.x(layer), cy: scale.y(value), r: 2.6 }));
       }
     });

@@ -53,7 +53,11 @@ function mergePanel(desk) {
     const answer = await ask("start_merge", { recipe: desk.recipe(), name: name.value });
     acting = false;
     if (answer.error) checked.replaceChildren(alertBox(answer.error));
-    else { checked.replaceChildren(); desk.adopt(answer); }
+    else {
+      checked.replaceChildren();
+      desk.adopt(answer);
+      work.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    }
     refresh();
   }
   async function cancel() {
@@ -78,10 +82,12 @@ function mergePanel(desk) {
 }
 
 const alertBox = (text) => {
-  const lines = text.split("\n").filter(Boolean);
+  // The first word becomes a sentence's, unless it may be a name.
+  const begun = text.replace(/^(the|these|this|an?|merging|checking|cancelling|expected|unknown)\b/, (word) => word[0].toUpperCase() + word.slice(1));
+  const lines = begun.split("\n").filter(Boolean);
   return h("div", { class: "ms-alert", role: "alert" }, lines.length > 1
     ? [h("p", {}, lines[0]), h("ul", {}, lines.slice(1).map((line) => h("li", {}, line.replace(/^- /, ""))))]
-    : h("p", {}, text));
+    : h("p", {}, begun));
 };
 
 function verdict(found) {

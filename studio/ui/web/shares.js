@@ -1,5 +1,5 @@
 // Each source's share of the result: a column for the embeddings, one a layer, norm and lm_head.
-const SHARES = { height: 250, left: 34, right: 8, top: 10, bottom: 40 };
+const SHARES = { height: 214, left: 34, right: 8, top: 10, bottom: 40 };
 
 // desk: { colour(model), label(model), preview() }
 function makeShares(desk) {

@@ -45,7 +45,8 @@ function parameterBlock(stage, index, parameter, desk) {
     () => ({
       layers: desk.layers(), name, ends,
       lines: wide.map((line) => ({ ...line, anchors: line.rule.anchors })),
-      dots: values() && rowsOf((row) => row.startsWith("layer")).map((k) => values()[k]),
+      // where some tensors of a layer follow a rule of their own, no dot could stand for all
+      dots: wide.every((line) => !line.dashed) && values() && rowsOf((row) => row.startsWith("layer")).map((k) => values()[k]),
     }),
     (which, k, value, isFinal) => desk.edit(`${wide[which].key}-${k}`, () => { wide[which].rule.anchors[k] = value; }, { isFinal }),
   ) : null;

@@ -226,7 +226,7 @@ root.replaceChildren(
     stagesBox,
     h("div", { class: "ms-side" },
       h("section", { class: "ms-card", "aria-label": "Shares of the result" },
-        h("h2", {}, "Share of each source in the result, %"), shares.elements, basis),
+        h("h2", {}, "Share of each source, %"), shares.elements, basis),
       panel.element)));
 root.removeAttribute("aria-busy");
 fillPicker();
