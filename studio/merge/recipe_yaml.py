@@ -13,16 +13,16 @@ DTYPES = ("bfloat16", "float16", "float32")
 # mergekit ignores them here as well.
 WITHOUT_EFFECT = {
     "int8_mask", "normalize", "rescale", "density", "weight", "lambda", "epsilon", "gamma", "t",
-    "embed_slerp", "lazy_unpickle", "copy_tokenizer", "write_model_card",
+    "embed_slerp", "lazy_unpickle", "copy_tokenizer", "write_model_card", "allow_crimes",
+    "trust_remote_code", "random_seed", "out_shard_size", "low_cpu_memory", "clone_tensors", "cuda",
 }  # fmt: skip
 UNSUPPORTED = {
-    "modules": "models of several modules are not supported; merge the language model alone",
     "tokenizer_source": "merging by token is not supported yet; use sources of one vocabulary",
     "tokenizer": "merging by token is not supported yet; use sources of one vocabulary",
 }
 STAGE_KEYS = (
-    "name", "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
-    "chat_template",
+    "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
+    "out_dtype", "chat_template",
 )  # fmt: skip
 
 
@@ -53,15 +53,17 @@ class _StageReader:
         self.document, self.warnings = document, warnings
         self.fields = self._fields()
         self.method = self._method()
+        self.module_fields = self._unpack_module()
 
     def _fields(self) -> dict[str, Field]:
         kept: dict[str, Field] = {}
         for key, field in self.document.entries():
+            if key in (*STAGE_KEYS, *UNSUPPORTED) and field.is_null:
+                continue  # written out, but not set
             if key in UNSUPPORTED:
                 field.fail(UNSUPPORTED[key])
             elif key in STAGE_KEYS:
-                if not field.is_null:
-                    kept[key] = field
+                kept[key] = field
             elif any(key in method.settings for method in METHODS.values()):
                 field.fail(f'"{key}" is in the wrong place; it belongs under parameters:')
             elif key in WITHOUT_EFFECT:
@@ -72,6 +74,30 @@ class _StageReader:
                     f"supported here: {', '.join(STAGE_KEYS)}"
                 )
         return kept
+
+    def _unpack_module(self) -> Mapping[str, Field]:
+        """Take `modules: default:`, as mergekit writes its own recipes, for what it stands for."""
+        if "modules" not in self.fields:
+            return {}
+        modules = self.fields.pop("modules")
+        found = dict(modules.entries())
+        if list(found) != ["default"]:
+            modules.fail(
+                f"models of modules ({', '.join(found)}) are not supported, only the module "
+                '"default", which is a whole language model; merge the language model alone'
+            )
+        fields = found["default"].fields(("models", "slices", "parameters"))
+        for key in fields.keys() & {"models", "slices"}:
+            if key in self.fields:
+                fields[key].fail("given twice, here and outside modules; keep one")
+            self.fields[key] = fields[key]
+        return fields
+
+    def _stage_settings(self) -> Settings:
+        """The parameters of the whole stage; a module's rules come before them."""
+        outer = self._settings("parameters", self.fields, per_input=False)
+        inner = self._settings("parameters", self.module_fields, per_input=False)
+        return {**outer, **{name: inner[name] + outer.get(name, ()) for name in inner}}
 
     def _method(self) -> Method:
         if "merge_method" not in self.fields:
@@ -93,7 +119,7 @@ class _StageReader:
             method=self.method.name,
             slices=self._slices(base),
             name=self._optional("name"),
-            settings=self._settings("parameters", self.fields, per_input=False),
+            settings=self._stage_settings(),
             dtype=self._dtype("dtype"),
             out_dtype=self._dtype("out_dtype"),
             chat_template=self._optional("chat_template"),

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,23 @@ def recipe(rng: random.Random, models: list[str]) -> dict[str, Any]:
     elif rng.random() < 0.5:
         switch = rng.choice([True, False, [{"filter": "mlp", "value": False}, {"value": True}]])
         made.setdefault("parameters", {})["normalize"] = switch
+    body = models_or_slices(rng, entries, maybe)
+    if rng.random() < 0.3:
+        return made | {"modules": {"default": body | maybe(0.5)}}
+    return made | body
+
+
+def models_or_slices(
+    rng: random.Random,
+    entries: Callable[[dict[str, Any]], list[dict[str, Any]]],
+    maybe: Callable[[float], dict[str, Any]],
+) -> dict[str, Any]:
     if rng.random() < 0.5:
-        return made | {"models": entries({})}
+        return {"models": entries({})}
     cuts = sorted(rng.sample(range(1, LAYERS), rng.randint(0, 3)))
     ranges = zip([0, *cuts], [*cuts, LAYERS], strict=True)
     parts = [{"sources": entries({"layer_range": list(r)})} | maybe(0.5) for r in ranges]
-    return made | {"slices": parts}
+    return {"slices": parts}
 
 
 def our_values(text: str, layout: Layout) -> dict[str, dict[str, Any]] | None:

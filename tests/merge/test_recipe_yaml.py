@@ -182,12 +182,30 @@ def test_wild_recipe_runs_with_a_warning_for_each_dead_key() -> None:
     assert [w[: len(e)] for w, e in zip(found, expected, strict=True)] == expected
 
 
+def test_module_default_is_the_model_itself() -> None:
+    """So mergekit writes the recipes that it puts beside its results."""
+    own = yaml.safe_load(SLICES)
+    module = {"slices": own.pop("slices"), "parameters": {"t": {"filter": "mlp", "value": 1}}}
+    recipe = load_recipe(yaml.safe_dump(own | {"modules": {"default": module}}))
+    plain = load_recipe(SLICES.replace("  t: 0.5", "  t: [{filter: mlp, value: 1}, {value: 0.5}]"))
+    assert recipe == plain
+
+
+@pytest.mark.parametrize("key", ["tokenizer_source", "tokenizer", "modules", "slices", "dtype"])
+def test_key_without_a_value_says_nothing(key: str) -> None:
+    recipe = load_recipe(f"{SLERP}{key}:\n")
+    assert recipe == load_recipe(SLERP)
+    assert recipe.warnings == ()
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
         (SLERP.replace("- model: B", "- model: B\n    parameters: {t: 1}"),
          "line 6: t has no effect here under a model"),
         (LINEAR + "parameters:\n  t: 0.5\n", "line 10: t has no effect"),
+        (SLERP + "random_seed: 0\n", "line 8: random_seed has no effect"),
+        (SLERP + "trust_remote_code: true\n", "line 8: trust_remote_code has no effect"),
         (STAGES.replace("model: part", "model: C"), 'stage "part" is not used'),
     ],
 )  # fmt: skip
@@ -305,7 +323,18 @@ REFUSED = {
         SLICES.replace("    parameters:\n      t: 0.9\n", "    residual_weight: 0.5\n"),
         'line 14: .*unknown key "residual_weight"',
     ),
-    "modules": (SLERP + "modules: {}\n", "line 8: modules: .*not supported"),
+    "modules of a name": (
+        SLERP.replace("models:", "modules: {text_decoder: {}}\nint8_mask:"),
+        r"line 3: modules: models of modules \(text_decoder\) are not supported",
+    ),
+    "modules and models": (
+        SLERP + "modules: {default: {models: [{model: A}]}}\n",
+        "line 8: models: given twice, here and outside modules",
+    ),
+    "typo in a module": (
+        SLERP + "modules: {default: {slice: []}}\n",
+        r'line 8: .*"slice" \(did you mean "slices"\?\)',
+    ),
     "tokenizer_source": (SLERP + "tokenizer_source: union\n", "line 8: tokenizer_source: .*not"),
     "tokenizer": (SLERP + "tokenizer:\n  source: base\n", "line 9: tokenizer: .*not supported"),
     "dtype of another name": (SLERP + "dtype: bf16\n", 'line 8: dtype: "bf16".*use bfloat16, fl'),
