@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from studio import __version__
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from studio.merge.recipe import Recipe
 
 BAD_INPUT, CANCELLED = 2, 130
+CANCELLING = (signal.SIGINT, signal.SIGTERM)
 DTYPES = ("bfloat16", "float16", "float32")
 MEMORY_HELP = "source bytes to fetch ahead, default 256MiB"
 MISSING_HELP = "tensors that some sources lack: refuse (the default), or take the base's"
@@ -33,7 +35,9 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GI
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both cancel in the same clean way
+    for number in CANCELLING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _cancel)
     try:
         return int(options.run(options))
     except StudioError as error:
@@ -46,6 +50,13 @@ def main(arguments: Sequence[str]) -> int:
         if getattr(options, "json", False):
             emit({"event": "cancelled"})
         return CANCELLED
+
+
+def _cancel(number: int, frame: FrameType | None) -> None:
+    """Stop the work as by Ctrl-C, once: a second signal must not disturb the cleaning up."""
+    for each in CANCELLING:
+        signal.signal(each, lambda number, frame: None)  # SIG_IGN complains of pending ones
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,9 +20,10 @@ from tests.faults.merging import run_studio, write_recipe, write_sources
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in cli.CANCELLING}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """Sources large enough that a merge of them can be killed in the middle."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from studio.cli import CANCELLING
 from tests.faults.merging import write_recipe, write_sources
 
 LARGE = {"layers": 6, "hidden_size": 512, "intermediate_size": 1536, "vocab_size": 4096}
@@ -31,3 +34,12 @@ def models(tmp_path: Path) -> list[Path]:
 def recipe(tmp_path: Path, models: list[Path]) -> Path:
     """The house recipe over the toy models."""
     return write_recipe(tmp_path / "recipe.yaml", models)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """`cli.main` takes the signals that cancel; the tests' own process wants them back."""
+    before = {number: signal.getsignal(number) for number in CANCELLING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

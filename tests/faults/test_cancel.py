@@ -169,3 +169,17 @@ def test_a_cancelled_check_leaves_nothing(tmp_path: Path, recipe: Path) -> None:
             assert not writer.closed
     assert process.returncode == 130
     assert not (tmp_path / "out").exists() and not partial_folder(tmp_path / "out").exists()
+
+
+def test_cancelling_twice_is_as_clean_as_once(
+    tmp_path: Path, large_recipe: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    with under_way(large_recipe, "--out", out, *OPTIONS) as process:
+        interrupt(process)
+        terminate(process)
+        events, told = finish(process)
+    assert process.returncode == 130, told
+    assert events[-1] == {"event": "cancelled"} and "Traceback" not in told
+    assert run_studio("merge", large_recipe, "--out", out, *OPTIONS).returncode == 0
+    assert contents(out) == reference
