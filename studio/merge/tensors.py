@@ -17,8 +17,8 @@ LONGEST = 120
 class Matching:
     """The outcome for all tensors: jobs in the order of the model, problems and notes.
 
-    `mixed`: the names of the tensors that are mixed, not copied. `clashes`: the names of those whose
-    shapes differ, by what is to be said about them.
+    `mixed`: the names of the tensors that are mixed, not copied. `clashes`: the names of those
+    whose shapes differ, by what is to be said about them.
     """
 
     jobs: list[TensorJob] = field(default_factory=list)

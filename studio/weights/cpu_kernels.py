@@ -15,13 +15,12 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from studio.weights.dtypes import ITEMSIZE
-from studio.weights.gram import NonFinite
+from studio.weights.gram import SHORT, NonFinite
 from studio.weights.pages import Bytes, Flat
 
 BLOCK = (
     1024  # elements whose products are added in fp32; four blocks of fp32 fit a first-level cache
 )
-SHORT = 1 << 16  # elements: below, too few blocks for fp32's rounding errors to cancel
 FLOAT16_MAX = 65504.0
 _BF16, _F16, _F32, _F64 = range(4)
 _KINDS = {"BF16": _BF16, "F16": _F16, "F32": _F32, "F64": _F64}

@@ -8,6 +8,8 @@ sums of the blocks fp64; plain fp32 is off by 1e-5 for millions of elements.
 import numpy as np
 from numpy.typing import NDArray
 
+SHORT = 1 << 16  # elements: below, too few blocks for fp32's rounding errors to cancel
+
 
 class NonFinite(ValueError):
     """A value is NaN, infinite or too large.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studio.weights.dtypes import TORCH
-from studio.weights.gram import NonFinite, from_difference_basis
+from studio.weights.gram import SHORT, NonFinite, from_difference_basis
 from studio.weights.pages import Flat
 
 BLOCK = 4096  # elements whose products are added in fp32
@@ -47,21 +47,27 @@ def partial_gram(
     Raises NonFinite as `gram` does.
     """
     flat = [tensor.reshape(-1)[start:stop] for tensor in tensors]
-    total = _sum_of_products(flat, scratch.values[: len(flat)])
+    buffer = scratch.values[: len(flat)]
+    total = _sum_of_products(flat, buffer, exact=stop - start <= SHORT)
     if not np.isfinite(total).all():
         _refuse_non_finite(flat)
-        total = _sum_of_products(flat, scratch.values[: len(flat)].double())
+        total = _sum_of_products(flat, buffer, exact=True)
     return total
 
 
-def _sum_of_products(flat: Sequence[Tensor], buffer: Tensor) -> NDArray[np.float64]:
-    """The Gram matrix in the difference basis, computed in `buffer` (n, chunk) and its type."""
+def _sum_of_products(flat: Sequence[Tensor], buffer: Tensor, *, exact: bool) -> NDArray[np.float64]:
+    """The Gram matrix in the difference basis of the values in fp32, by way of `buffer` (n, chunk).
+
+    `exact`: differences and products in fp64.
+    """
     products = []
     for begin in range(0, flat[0].numel(), buffer.shape[1]):
         end = min(begin + buffer.shape[1], flat[0].numel())
         values = buffer[:, : end - begin]
         for row, source in zip(values, flat, strict=True):
             row.copy_(source[begin:end])
+        if exact:
+            values = values.double()
         values[1:] -= values[0]
         whole = (end - begin) // BLOCK * BLOCK
         blocks = values[:, :whole].view(len(flat), -1, BLOCK).transpose(0, 1)

@@ -132,16 +132,9 @@ def test_mix_of_a_deep_recipe_is_its_stages_one_by_one(made: list[Step], x: np.n
     assert np.linalg.norm(result - expected) <= 1e-9 * scale
 
 
-FLOAT32_SUMS = pytest.mark.xfail(
-    reason="torch_kernels sums small tensors in float32: in the difference basis a source far "
-    "smaller than the first loses its digits",
-    strict=True,
-)
-
-
 @pytest.mark.parametrize(
     "kernels",
-    [cpu_kernels, pytest.param(OnDevice(3, "cpu"), marks=FLOAT32_SUMS)],
+    [cpu_kernels, OnDevice(3, "cpu")],
     ids=["cpu", "device"],
 )
 @SEARCH

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
-from studio.weights.cpu_kernels import BLOCK, SHORT, all_finite, mix, partial_gram
+from studio.weights.cpu_kernels import BLOCK, all_finite, mix, partial_gram
 from studio.weights.dtypes import ITEMSIZE, TORCH
-from studio.weights.gram import NonFinite, from_difference_basis
+from studio.weights.gram import SHORT, NonFinite, from_difference_basis
 from studio.weights.pages import Flat
 from studio.weights.torch_kernels import Scratch
 from studio.weights.torch_kernels import mix as torch_mix
