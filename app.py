@@ -26,7 +26,7 @@ def main() -> int:
 
         studio = build(settings)
         studio.launch()
-    except (StudioError, OSError) as error:
+    except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"Merge Studio is on http://{settings.host}:{settings.port}", flush=True)

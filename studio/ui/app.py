@@ -8,6 +8,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio import __version__
+from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access, answers
 from studio.ui.gate import Gate
@@ -26,8 +27,15 @@ class Studio:
     jobs: MergeJobs
 
     def launch(self) -> None:
-        """Serve the page; returns at once. Raises OSError if the port is taken."""
-        self.page.launch(**launch_options(self.settings))
+        """Serve the page; returns at once. Raises StudioError if the address cannot be used."""
+        host, port = self.settings.host, self.settings.port
+        try:
+            self.page.launch(**launch_options(self.settings))
+        except OSError as error:
+            raise StudioError(
+                f"cannot listen on {host}, port {port}: another program may use the port, or the "
+                "address is not this machine's; set STUDIO_PORT or STUDIO_HOST"
+            ) from error
 
     def close(self) -> None:
         """Stop the running merge, then the server."""

@@ -68,7 +68,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Vi
     started: list[Visited] = []
 
     def start(*arguments: str, **environment: str) -> Visited:
-        port, data = free_port(), tmp_path_factory.mktemp("data")
+        port = int(environment.get("STUDIO_PORT") or free_port())
+        data = tmp_path_factory.mktemp("data")
         ours = {"STUDIO_PORT": str(port), "STUDIO_DATA": str(data)}
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **ours, **environment}

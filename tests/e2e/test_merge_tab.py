@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.conftest import ROOT, WITH_STAND_IN, Visited
 
@@ -119,7 +119,9 @@ def test_keyboard_moves_an_anchor(studio: Visited, visit: Callable[..., Page]) -
 def test_direction_is_on_screen(studio: Visited, visit: Callable[..., Page]) -> None:
     page = settled(visit(studio.url))
     first = page.get_by_role("region", name="Stage 1: component-1")
-    expect(first.locator("dl")).to_have_text(re.compile(r"t = 0\s*roleplay.*t = 1\s*instruct"))
+    expect(first.locator("dl")).to_have_text(
+        re.compile(r"t = 0\s*demo/models/roleplay.*t = 1\s*demo/models/instruct")
+    )
     expect(first.get_by_text("t = 1: only instruct")).to_be_visible()
     expect(first.get_by_text("t = 0: only roleplay")).to_be_visible()
 
@@ -211,6 +213,34 @@ def test_draft_survives_a_reload(studio: Visited, visit: Callable[..., Page]) ->
     expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.77")
     page.get_by_role("button", name="Reset").click()
     expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.5")
+
+
+def test_draft_of_another_version_does_not_shut_the_page(
+    studio: Visited, visit: Callable[..., Page]
+) -> None:
+    stored = {"name": "merge-studio-draft", "value": '{"recipe": {"stages": [{"old": 1}]}}'}
+    state = {"cookies": [], "origins": [{"origin": studio.url, "localStorage": [stored]}]}
+    page = settled(visit(studio.url, storage_state=state))
+    expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.5")
+
+
+def test_restart_of_the_studio_keeps_the_tuning(
+    start: Callable[..., Visited], browser: Browser
+) -> None:
+    first = start("-c", WITH_STAND_IN)
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(first.url)
+        settled(page)
+        page.evaluate("window.mark = 'the same page'")
+        page.get_by_label(f"{LAST}, exact value").fill("0.66")
+        first.process.terminate()
+        assert first.process.wait(20) == 0
+        expect(page.get_by_text("The studio does not answer.")).to_be_visible(timeout=10_000)
+        start("-c", WITH_STAND_IN, STUDIO_PORT=first.url.rpartition(":")[2])
+        expect(page.get_by_text("The studio does not answer.")).to_be_hidden(timeout=10_000)
+        assert page.evaluate("window.mark") == "the same page"
+        expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.66")
 
 
 def test_progress_is_shared_survives_reload_and_cancels(

@@ -56,7 +56,7 @@ function makeShares(desk) {
         below += part;
         back.append(s("rect", {
           class: "ms-share", "data-row": column.row, x: column.x + space / 2, width: Math.max(0.5, column.size - space),
-          y: from, height: Math.max(0, to - from), style: `fill:${desk.colour(found.sources[source])}`,
+          y: from, height: Math.max(0, to - from - (source ? 1 : 0)), style: `fill:${desk.colour(found.sources[source])}`,
         }));
       });
     });
@@ -107,11 +107,13 @@ function makeShares(desk) {
     tip.style.left = `${middle > width / 2 ? middle - tip.offsetWidth - column.size / 2 - 8 : middle + column.size / 2 + 8}px`;
   }
   function hide() { at = null; tip.hidden = true; cursor.setAttribute("visibility", "hidden"); }
-  box.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const x = event.clientX - svg.getBoundingClientRect().left;
     const k = columns.findIndex((column) => x >= column.x && x < column.x + column.size);
     if (k >= 0) show(k); else hide();
-  });
+  };
+  box.addEventListener("pointermove", point);
+  box.addEventListener("pointerdown", point);
   box.addEventListener("pointerleave", hide);
   box.addEventListener("blur", hide);
   box.addEventListener("keydown", (event) => {

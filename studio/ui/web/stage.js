@@ -14,12 +14,16 @@ function stageCard(stage, index, desk) {
       (stage.out_dtype || stage.dtype) && h("span", { class: "ms-chip ms-quiet" }, stage.out_dtype || stage.dtype)),
     h("dl", { class: "ms-ends" }, models.map((model, k) => h("div", {},
       h("dt", {}, isSlerp ? `t = ${k}` : `input ${k + 1}`),
-      h("dd", {}, swatch(desk.colour(model)), h("span", { title: model }, desk.label(model)),
+      h("dd", {}, swatch(desk.colour(model)), reference(model),
         isSlerp && k === 0 && h("span", { class: "ms-quiet ms-note" }, "base"))))),
     blocks.map((block) => block.element));
   return { element, refresh: () => blocks.forEach((block) => block.refresh()) };
 }
 
+function reference(model) { // in full: 7B and 70B models differ in little more than the name
+  const cut = model.replace(/\/+$/, "").lastIndexOf("/") + 1;
+  return h("span", {}, h("span", { class: "ms-quiet" }, model.slice(0, cut)), model.slice(cut));
+}
 const swatch = (colour) => h("span", { class: "ms-swatch", style: `background:${colour}`, "aria-hidden": "true" });
 
 function parameterBlock(stage, index, parameter, desk) {

@@ -229,7 +229,13 @@ root.replaceChildren(
         h("h2", {}, "Share of each source, %"), shares.elements, basis),
       panel.element)));
 root.removeAttribute("aria-busy");
+try {
+  rebuild();
+} catch (error) { // a draft of another version: begin afresh
+  console.warn(error);
+  Object.assign(page, { preset: shipped[0].id, recipe: copyOf(shipped[0].recipe), layers: shipped[0].layers, file: "", name: "" });
+  rebuild();
+}
 fillPicker();
-rebuild();
 changed();
 poll();
