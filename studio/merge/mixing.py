@@ -1,7 +1,7 @@
 """The pass over the tensors: Gram matrix, coefficients, mix, one write.
 
 A shard is filled block by block. Workers measure the Gram matrices of the tensors ahead while
-others mix those whose coefficients are known, and one thread writes past the page cache. Each
+others mix those whose coefficients are known, and two threads write past the page cache. Each
 tensor is visited twice, for its Gram matrix and for the mix: from disk at the first visit, from
 the page cache at the second. Its pages are given back piece by piece, so the process stays small
 whatever the models' size.
@@ -32,6 +32,7 @@ from studio.weights.pages import Flat
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
 SPARE_BUFFERS = 4
+WRITERS = 2  # one computes a checksum while the other waits for the disk
 
 
 class Kernels(Protocol):
@@ -51,7 +52,7 @@ class Mixer:
         self._plan = plan
         self._kernels = _kernels(plan)
         self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="mix")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._buffers: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
         for _ in range(plan.workers + SPARE_BUFFERS):
