@@ -50,7 +50,7 @@ def write_companions(
     files[REPORT] = report_text(report).encode()
     for name, content in files.items():
         _write(folder / name, content)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _index(plan: Plan) -> dict[str, object]:
@@ -101,7 +101,8 @@ def _write(path: Path, content: bytes) -> None:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names of the files in the folder last: which there are, and what they are called."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

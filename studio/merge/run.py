@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import StudioError
-from studio.merge.companions import write_companions
+from studio.merge.companions import sync_folder, write_companions
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.journal import Journal, ShardRecord, plan_of
 from studio.merge.mixing import Mixer
@@ -120,8 +120,10 @@ def _holds(path: Path, header: bytes, size: int) -> bool:
 
 
 def _publish(partial: Path, out: Path) -> None:
-    """Give the complete folder its final name; the journal goes last, so a crash loses nothing."""
-    _sync_folder(partial)
+    """Give the complete, synced folder its final name.
+
+    The journal goes last, so a crash loses nothing.
+    """
     try:
         os.rename(partial, out.resolve())  # replaces an empty folder, refuses any other
     except OSError as error:
@@ -143,13 +145,5 @@ def _finish_publishing(plan: Plan, out: Path) -> None:
 
 def _remove_journal(out: Path) -> None:
     (out / JOURNAL).unlink(missing_ok=True)
-    _sync_folder(out)
-    _sync_folder(out.resolve().parent)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(out)
+    sync_folder(out.resolve().parent)
