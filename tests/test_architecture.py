@@ -22,8 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "merge": {"errors", "weights"},
     "serve": {"errors", "weights"},
     "arena": {"errors"},
-    "progress": {"merge"},
-    "cli": {"errors", "settings", "progress", "merge", "serve", "arena"},
+    "cli": {"errors", "settings", "merge", "serve", "arena"},
     "ui": {"errors", "settings", "merge", "serve", "arena"},
     "app.py": {"errors", "settings", "ui"},
 }
@@ -37,7 +36,7 @@ NEVER_IN = {
 
 
 def room(path: str) -> str:
-    """studio/merge/recipe.py → merge; studio/cli.py → cli; app.py → app.py."""
+    """studio/merge/recipe.py → merge; studio/cli/merge.py → cli; app.py → app.py."""
     parts = Path(path).parts
     return Path(parts[1]).stem if parts[0] == "studio" else path
 

@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from studio import __version__, cli, progress
-from studio.cli import main
+from studio import __version__
+from studio.cli import main, progress
+from studio.cli.exits import CANCELLING
+from studio.cli.merge import _size
+from studio.cli.progress import Bar, JsonLines
 from studio.merge.run import Progress
-from studio.progress import Bar, JsonLines
 from tests.faults.merging import run_studio, write_recipe, write_sources
 
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in cli.CANCELLING}
+    before = {number: signal.getsignal(number) for number in CANCELLING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -225,13 +227,13 @@ def test_missing_tensors_can_come_from_the_base(
     ],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert cli._size(text) == size
+    assert _size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "0GB", "-5GB", "5TBB", "GB", "1e9", "5GB 3", "٣GBx"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not a size; write it as 5GB"):
-        cli._size(text)
+        _size(text)
 
 
 @pytest.mark.parametrize(

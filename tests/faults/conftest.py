@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.cli import CANCELLING
+from studio.cli.exits import CANCELLING
 from tests.faults.merging import write_recipe, write_sources
 
 LARGE = {"layers": 6, "hidden_size": 512, "intermediate_size": 1536, "vocab_size": 4096}

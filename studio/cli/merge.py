@@ -1,7 +1,4 @@
-"""The command line: parse, build, call. stdout is data, stderr is talk.
-
-Exit codes: 0 done, 2 bad input, 130 cancelled.
-"""
+"""The commands on recipes and merges: check, preview, merge, verify."""
 
 import argparse
 import dataclasses
@@ -10,21 +7,17 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from studio import __version__
+from studio.cli.exits import CANCELLED
+from studio.cli.progress import Bar, Display, JsonLines, emit
 from studio.errors import StudioError
-from studio.progress import Bar, Display, JsonLines, emit
 
 if TYPE_CHECKING:
     from studio.merge.plan import Options
     from studio.merge.recipe import Recipe
 
-BAD_INPUT, CANCELLED = 2, 130
-CANCELLING = (signal.SIGINT, signal.SIGTERM)
 DTYPES = ("bfloat16", "float16", "float32")
 MEMORY_HELP = "source bytes to fetch ahead, default 256MiB"
 MISSING_HELP = "tensors that some sources lack: refuse (the default), or take the base's"
@@ -32,38 +25,8 @@ ALLOW_HELP = "let a config key, or the tokenizer, differ between sources"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
-    for number in CANCELLING:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _cancel)
-    try:
-        return int(options.run(options))
-    except StudioError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if getattr(options, "json", False):
-            emit({"event": "error", "message": str(error), "error": str(error)})
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("cancelled", file=sys.stderr)
-        if getattr(options, "json", False):
-            emit({"event": "cancelled"})
-        return CANCELLED
-
-
-def _cancel(number: int, frame: FrameType | None) -> None:
-    """Stop the work as by Ctrl-C, once: a second signal must not disturb the cleaning up."""
-    for each in CANCELLING:
-        signal.signal(each, lambda number, frame: None)  # SIG_IGN complains of pending ones
-    raise KeyboardInterrupt
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m studio", description=__doc__.split("\n")[0])
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's commands to the parser."""
     check = commands.add_parser("check", help="check a recipe without reading weights")
     merge = commands.add_parser("merge", help="merge a recipe into a folder")
     preview = commands.add_parser("preview", help="shares, angles and norms per layer, exact")
@@ -74,7 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", type=Path, metavar="DIR")
     for command, run in ((check, _check), (merge, _merge), (preview, _preview), (verify, _verify)):
         command.set_defaults(run=run)
-    return parser
 
 
 def _add_merge_options(command: argparse.ArgumentParser, *, out_required: bool) -> None:

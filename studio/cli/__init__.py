@@ -1,0 +1,42 @@
+"""The command line: parse, build, call. stdout is data, stderr is talk.
+
+Exit codes: 0 done, 2 bad input, 130 cancelled. Each module here adds the commands of one room.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from studio import __version__
+from studio.cli import merge
+from studio.cli.exits import BAD_INPUT, CANCELLED, cancel_on_signals
+from studio.cli.progress import emit
+from studio.errors import StudioError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    cancel_on_signals()
+    try:
+        return int(options.run(options))
+    except StudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if getattr(options, "json", False):
+            emit({"event": "error", "message": str(error), "error": str(error)})
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("cancelled", file=sys.stderr)
+        if getattr(options, "json", False):
+            emit({"event": "cancelled"})
+        return CANCELLED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studio", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    merge.add_commands(commands)
+    return parser

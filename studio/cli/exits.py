@@ -1,0 +1,21 @@
+"""How a command ends: exit codes, and signals that cancel."""
+
+import signal
+from types import FrameType
+
+BAD_INPUT, CANCELLED = 2, 130
+CANCELLING = (signal.SIGINT, signal.SIGTERM)
+
+
+def cancel_on_signals() -> None:
+    """Let the signals that are not ignored raise KeyboardInterrupt, once."""
+    for number in CANCELLING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _cancel)
+
+
+def _cancel(number: int, frame: FrameType | None) -> None:
+    """Stop the work as by Ctrl-C, once: a second signal must not disturb the cleaning up."""
+    for each in CANCELLING:
+        signal.signal(each, lambda number, frame: None)  # SIG_IGN complains of pending ones
+    raise KeyboardInterrupt
