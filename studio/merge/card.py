@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from studio import __version__
+from studio import __version__, chat_template
 from studio.errors import StudioError
-from studio.merge import chat_template
 from studio.merge.methods.slerp import SLERP
 from studio.merge.plan import Plan
 from studio.merge.recipe import Stage

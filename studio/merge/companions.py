@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from studio import chat_template
 from studio.errors import StudioError
-from studio.merge import chat_template
 from studio.merge.card import Prompt, make_card
 from studio.merge.journal import ShardRecord
 from studio.merge.plan import Plan

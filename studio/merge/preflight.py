@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from studio import chat_template
 from studio.errors import StudioError
-from studio.merge import chat_template
 from studio.merge.compare import (
     Comparison,
     compare_configs,

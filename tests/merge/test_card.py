@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from studio import __version__
+from studio.chat_template import named
 from studio.merge.card import Prompt, code, fenced, make_card, plain
-from studio.merge.chat_template import named
 from studio.merge.report import make_report
 from studio.merge.source_cards import license_of
 from tests.merge.finished import RECIPE, Finished, finish, write_model

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import StudioError
-from studio.merge.chat_template import (
+from studio.chat_template import (
     name_of,
     named,
     names,
@@ -15,6 +14,7 @@ from studio.merge.chat_template import (
     resolve,
     special_tokens,
 )
+from studio.errors import StudioError
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 SYSTEM = {"role": "system", "content": "Be brief."}

@@ -24,7 +24,7 @@ from studio.weights.strict_json import read_object
 FILE = "chat_template.jinja"
 CONFIG = "tokenizer_config.json"
 AUTO = "auto"
-TEMPLATES = Path(__file__).parents[2] / "prompts" / "templates"
+TEMPLATES = Path(__file__).parents[1] / "prompts" / "templates"
 EXAMPLE = ({"role": "user", "content": "Write a haiku about the sea."},)
 
 
