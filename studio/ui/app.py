@@ -11,6 +11,7 @@ from studio import __version__
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access, answers
+from studio.ui.assets import asset_routes
 from studio.ui.gate import Gate
 from studio.ui.jobs import STUDIO, MergeJobs
 from studio.ui.merge_tab import MergeDesk, merge_tab
@@ -73,7 +74,10 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     return {
         "server_name": settings.host,
         "server_port": settings.port,
-        "app_kwargs": {"middleware": [Middleware(Gate, local=settings.is_open)]},
+        "app_kwargs": {
+            "middleware": [Middleware(Gate, local=settings.is_open)],
+            "routes": asset_routes(),
+        },
         "theme": theme(),
         "css": styles(),
         "favicon_path": WEB / "icon.svg",

@@ -9,12 +9,13 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.settings import is_loopback
+from studio.ui.assets import PLOTLY
 
 # Gradio also has routes that take files, run functions by name, fetch other sites or edit code.
 # The page needs none of them, so they are shut: a new tab that needs one adds it here.
 PAGES = (
     "/", "/config", "/favicon.ico", "/manifest.json", "/robots.txt", "/theme.css",
-    "/gradio_api/app_id", "/gradio_api/startup-events", "/gradio_api/theme.css",
+    "/gradio_api/app_id", "/gradio_api/startup-events", "/gradio_api/theme.css", PLOTLY,
 )  # fmt: skip
 FOLDERS = ("/assets/", "/static/", "/svelte/", "/pwa_icon", "/gradio_api/heartbeat/")
 POSTS = ("/gradio_api/component_server",)

@@ -116,6 +116,21 @@ def test_assumed_layers_are_checked(client: httpx.Client, layers: object) -> Non
     assert "whole number" in call(client, "preview", recipe=DEMO, layers=layers)["error"]
 
 
+def test_chart_library_is_served_and_nothing_else_of_its_folder(client: httpx.Client) -> None:
+    answer = client.get("/studio/plotly.min.js")
+    assert answer.status_code == 200 and "javascript" in answer.headers["content-type"]
+    assert answer.text.lstrip().startswith("/**\n* plotly.js v")
+    again = client.get("/studio/plotly.min.js", headers={"if-none-match": answer.headers["etag"]})
+    assert again.status_code == 304
+    for path in (
+        "widgetbundle.js",
+        "datasets/iris.csv.gz",
+        "../__init__.py",
+        "%2e%2e/graph_objs.py",
+    ):
+        assert client.get(f"/studio/{path}").status_code == 404
+
+
 def test_who_tells_the_page(client: httpx.Client, kind: str) -> None:
     found = call(client, "who", token=TOKEN)
     assert found == {"owner": kind != "closed", "open": kind == "open",
