@@ -1,0 +1,1 @@
+"""Blind comparison: prompts, checks of answers, trials and what they show."""
