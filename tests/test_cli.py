@@ -161,7 +161,7 @@ def test_preview_shows_every_row_as_table_and_json(
     ]
     for part in ("one angle", "two angle", "final angle", "norm ratio", "°"):
         assert part in out
-    assert table[-1].startswith("overall: ")
+    assert any(line.startswith("Overall mix: ") for line in table)
 
     code, out, _ = run(capsys, "preview", recipe, "--json")
     (found,) = lines(out)
@@ -169,8 +169,8 @@ def test_preview_shows_every_row_as_table_and_json(
     assert found["rows"] == ["embeddings", "layer 0", "layer 1", "norm", "head"]
     for row in found["shares"]:
         assert sum(row) == pytest.approx(1, abs=1e-5) and len(row) == 3
-    assert [stage["name"] for stage in found["stages"]] == ["one", "two", "final"]
-    assert found["stages"][0]["t"] == [0.25, 0.25, 0.5, 0.25, 0.25]
+    assert [stage["title"] for stage in found["stages"]] == ["one", "two", "final"]
+    assert found["stages"][0]["values"]["t"] == [0.25, 0.25, 0.5, 0.25, 0.25]
     assert all(0 < degrees < 90 for degrees in found["stages"][0]["degrees"])
     assert len(found["norm_ratio"]) == len(found["similarity"]) == 5
     assert not list(Path(".").glob("*.partial"))

@@ -91,12 +91,13 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _preview(parsed: argparse.Namespace) -> int:
+    from studio.merge.charts import charts
     from studio.merge.measure import exact_preview, measure
     from studio.merge.preflight import check
-    from studio.merge.summary import preview_data, preview_text
+    from studio.merge.summary import preview_text
 
     plan = check(_recipe(parsed.recipe), _options(parsed))
-    data = preview_data(exact_preview(plan, measure(plan)))
+    data = charts(exact_preview(plan, measure(plan)))
     emit(data) if parsed.json else print(preview_text(data))
     return 0
 

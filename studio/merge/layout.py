@@ -1,8 +1,10 @@
 """Where the tensors of a model lie: in which layer, or before or after the layers."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +16,10 @@ Integers = NDArray[np.integer[Any]]
 MAX_DIGITS = 9  # of a layer number; whatever is longer is a part of a name
 BUFFERS = (".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 Place = Literal["embeddings", "layer", "norm", "head"]
+Group = Literal["attention", "mlp", "norms", "others"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The tensors of a model, in the order of the model, and the layer of each.
 
@@ -47,12 +50,33 @@ class Layout:
         layers = np.array([layer_of.get(name, -1) for name in ordered], dtype=np.int64)
         return cls(ordered, layers, num_layers)
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """What each tensor is."""
         return tuple(
             place(name, int(layer)) for name, layer in zip(self.names, self.layers, strict=True)
         )
+
+    @cached_property
+    def rows(self) -> tuple[tuple[str, ...], Integers]:
+        """The R rows of a chart over the layers, and the row of each tensor, (T,)."""
+        labels = [
+            f"layer {layer}" if layer >= 0 else place
+            for layer, place in zip(self.layers, self.places, strict=True)
+        ]
+        names = tuple(dict.fromkeys(labels))
+        numbers = {name: number for number, name in enumerate(names)}
+        return names, np.array([numbers[label] for label in labels], dtype=np.int64)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The part of a layer that each tensor belongs to."""
+        return tuple(_group(name) for name in self.names)
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Each tensor's name within its layer, "self_attn.q_proj"; experts share theirs."""
+        return tuple(_module(name, int(n)) for name, n in zip(self.names, self.layers, strict=True))
 
     def subset(self, names: Sequence[str]) -> "Layout":
         """The layout of some of the tensors, in the order of this one."""
@@ -83,6 +107,22 @@ def is_buffer(name: str) -> bool:
     Constants are not trained, and rounding them to the dtype of the weights would change the model.
     """
     return name.endswith(BUFFERS)
+
+
+def _group(name: str) -> Group:
+    """Norms first: "post_attention_layernorm" is none of the attention's matrices."""
+    words: tuple[tuple[Group, tuple[str, ...]], ...] = (
+        ("norms", ("norm", ".ln_")),
+        ("attention", ("attn", "attention")),
+        ("mlp", ("mlp", "feed_forward", "moe", "expert", "ffn", "dense_")),
+    )
+    return next((group for group, parts in words if any(p in name for p in parts)), "others")
+
+
+def _module(name: str, layer: int) -> str:
+    """What follows the number of the layer, without ".weight" or ".bias"."""
+    rest = name.partition(f".{layer}.")[2] if layer >= 0 else name
+    return re.sub(r"\.\d+(?=\.|$)", ".*", rest.removesuffix(".weight").removesuffix(".bias"))
 
 
 def _layers(names: Sequence[str], num_layers: int) -> dict[str, int]:

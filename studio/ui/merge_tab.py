@@ -20,6 +20,7 @@ from studio.ui.theme import script
 from studio.ui.tuning import Tuner
 
 LONGEST_RECIPE = 200_000
+LONGEST_BASE = 1000
 MOST_RESULTS = 30
 SCRIPTS = ("dom.js", "rules.js", "curve.js", "stage.js", "shares.js", "merge.js", "tab.js")
 Request = Mapping[str, Any]
@@ -36,7 +37,16 @@ class MergeDesk:
     def preview(self, request: Request) -> Answer:
         """The charts' numbers for a recipe."""
         recipe = self._recipe(request)
-        return self.tuner.preview(recipe, request.get("layers", 32))
+        return self.tuner.preview(recipe, request.get("layers", 32), self._base(request))
+
+    def tensors(self, request: Request) -> Answer:
+        """Every tensor's exact settings, weights and shares, as a table."""
+        return self.tuner.tensors(self._recipe(request), request.get("layers", 32))
+
+    def measure(self, request: Request) -> Answer:
+        """Begin to measure the sources exactly, in the background."""
+        self.access.require_owner(request.get("token"), "measuring")
+        return self.tuner.measure(self._recipe(request), self._base(request))
 
     def read_yaml(self, request: Request) -> Answer:
         """An uploaded recipe, for the page."""
@@ -79,6 +89,18 @@ class MergeDesk:
         recipe = recipe_from_json(request.get("recipe"))
         self._may_use(recipe, request)
         return recipe
+
+    def _base(self, request: Request) -> str | None:
+        """The model whose fine-tunes the sources are, if named; for visitors a shipped one."""
+        base = request.get("base")
+        if base is None:
+            return None
+        if not isinstance(base, str) or not 0 < len(base) <= LONGEST_BASE:
+            raise StudioError(f"a base model is a name of at most {LONGEST_BASE} characters")
+        known = {preset.base for preset in self.presets.values()}
+        if base not in known and not self.access.is_owner(request.get("token")):
+            raise StudioError(f"{base}: enter the owner token to use other base models")
+        return base
 
     def _may_use(self, recipe: Recipe, request: Request) -> None:
         if not self.access.is_owner(request.get("token")):
@@ -131,8 +153,8 @@ def results_in(folder: Path) -> list[Answer]:
 def merge_tab(desk: MergeDesk) -> gr.HTML:
     """The tab's one component; its value tells the page what recipes there are."""
     handlers = (
-        desk.preview, desk.read_yaml, desk.write_yaml, desk.check_merge, desk.start_merge,
-        desk.cancel_merge, desk.state,
+        desk.preview, desk.tensors, desk.measure, desk.read_yaml, desk.write_yaml,
+        desk.check_merge, desk.start_merge, desk.cancel_merge, desk.state,
     )  # fmt: skip
     shipped = [
         {

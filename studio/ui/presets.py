@@ -16,12 +16,14 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 class Preset:
     """A shipped recipe.
 
-    `layers`: of its models, for previews where they are not on this machine.
+    `layers`: of its models, for previews where they are not on this machine. `base`: the model
+    they were all made from.
     """
 
     title: str
     file: str
     layers: int
+    base: str
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -30,8 +32,13 @@ class Preset:
 
 
 CATALOGUE = (
-    Preset("Demo: three small models", "demo.yaml", layers=4),
-    Preset("Creative 70B: Mythospice, Xwin, Hermes", "creative-70b.yaml", layers=80),
+    Preset("Demo: three small models", "demo.yaml", 4, "demo/models/base"),
+    Preset(
+        "Creative 70B: Mythospice, Xwin, Hermes",
+        "creative-70b.yaml",
+        layers=80,
+        base="meta-llama/Llama-2-70b-hf",
+    ),
 )
 
 
