@@ -1,0 +1,195 @@
+"""ratings.csv: a row a vote, only ever appended.
+
+The first columns are those of the public arena data, so that its tools read the file as it is; the
+last one ends every row with the version of the format, so that a row cut short is never taken for
+a whole one. A vote that was undone stays in the file; the row that replaces it names it in
+`supersedes`. `export.py` writes the votes that stand.
+
+    model_a, model_b   labels of the models shown as A and as B; "sealed" in a trial pack
+    winner             model_a | model_b | tie | tie (bothbad)
+    judge              the rater's name
+    tstamp             seconds since 1970, UTC
+    turn               number of the user's messages in the prompt
+    language           of the answer, two letters
+    anony              True: the rater did not know the models
+    vote, supersedes   ids of this vote and of the undone one it replaces
+    trial, design_hash the trial's name, and the hash of all that was fixed before the first answer
+    item, kind         what was shown: counted, identical or repeat (see schedule.py)
+    pairing            the two answers, whichever side they were on
+    prompt, category   of the prompt file
+    draw_a, draw_b     which of a model's draws
+    answer_a, answer_b hashes of the two answers in answers.jsonl
+    masked             True: an identity was masked in one of the answers
+    recognised         True: the rater says that they recognised a model
+    scores             JSON, names to 1 … 5; empty if not asked
+    comment            free text, encoded (`encode_text`)
+    seconds            from showing to vote
+    side_seed          hash of the secret from which sides and order were drawn
+    sampling           JSON, every sampling parameter
+    format_*, quantisation_*, fingerprint_*   prompt format, quantisation, fingerprint of each model
+    app_version        of the studio
+    version            of this format: v1
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from studio.arena.appended import append
+from studio.errors import StudioError
+
+FILE = "ratings.csv"
+VERSION = "v1"
+SEALED = "sealed"
+LONGEST_COMMENT = 2000
+_FORMULA = ("=", "+", "-", "@", "\t", "'", "＝", "＋", "－", "＠")
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\0": "\\0"}
+_UNESCAPES = {escaped[1]: plain for plain, escaped in _ESCAPES.items()}
+
+
+class Verdict(StrEnum):
+    """What a rater says of two answers."""
+
+    MODEL_A = "model_a"
+    MODEL_B = "model_b"
+    TIE = "tie"
+    BOTH_BAD = "tie (bothbad)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """One row of ratings.csv; the fields are its columns."""
+
+    model_a: str
+    model_b: str
+    winner: Verdict
+    judge: str
+    tstamp: float
+    turn: int
+    language: str
+    anony: bool
+    vote: str
+    supersedes: str
+    trial: str
+    design_hash: str
+    item: str
+    kind: str
+    pairing: str
+    prompt: str
+    category: str
+    draw_a: str
+    draw_b: str
+    answer_a: str
+    answer_b: str
+    masked: bool
+    recognised: bool
+    scores: str
+    comment: str
+    seconds: float
+    side_seed: str
+    sampling: str
+    format_a: str
+    format_b: str
+    quantisation_a: str
+    quantisation_b: str
+    fingerprint_a: str
+    fingerprint_b: str
+    app_version: str
+    version: str = VERSION
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Vote))
+HEADER = ",".join(COLUMNS)
+_FREE_TEXT = {"comment", "judge", "category", "sampling", "scores"}
+_PARSE: dict[str, Any] = {
+    "winner": Verdict,
+    "tstamp": float,
+    "seconds": float,
+    "turn": int,
+    **dict.fromkeys(("anony", "masked", "recognised"), {"True": True, "False": False}.__getitem__),
+}
+
+
+def encode_text(text: str) -> str:
+    """A text on one line that no spreadsheet takes for a formula; `decode_text` gives it back."""
+    line = "".join(_ESCAPES.get(character, character) for character in text)
+    return "'" + line if line.lstrip(" ").startswith(_FORMULA) else line
+
+
+def decode_text(line: str) -> str:
+    """What `encode_text` was given."""
+    line = line.removeprefix("'")
+    found, characters = [], iter(line)
+    for character in characters:
+        if character == "\\":
+            escaped = next(characters, "")
+            found.append(_UNESCAPES.get(escaped, "\\" + escaped))
+        else:
+            found.append(character)
+    return "".join(found)
+
+
+def vote_line(vote: Vote) -> str:
+    """The vote's row, without a newline."""
+    values = []
+    for column in COLUMNS:
+        value = getattr(vote, column)
+        values.append(encode_text(value) if column in _FREE_TEXT else str(value))
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow(values)
+    return stream.getvalue()
+
+
+def parse_vote(line: str, path: Path, number: int) -> Vote:
+    """The vote on a line; raises StudioError naming file, line and column."""
+    row = next(csv.reader([line], strict=True), [])
+    if len(row) != len(COLUMNS) or row[-1] != VERSION:
+        raise StudioError(
+            f"{path}, line {number}: {len(row)} columns, expected {len(COLUMNS)} that end with "
+            f'"{VERSION}"; restore the file as the studio wrote it'
+        )
+    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+    for column, value in values.items():
+        if column in _FREE_TEXT:
+            values[column] = decode_text(value)
+        elif column in _PARSE:
+            try:
+                values[column] = _PARSE[column](value)
+            except (ValueError, KeyError) as error:
+                raise StudioError(
+                    f'{path}, line {number}: {column} is "{value}", which it cannot be; restore '
+                    "the file as the studio wrote it"
+                ) from error
+    return Vote(**values)
+
+
+def check_header(line: str, path: Path) -> None:
+    """Raise StudioError unless the first line is this version's header."""
+    if line.removeprefix("\ufeff") != HEADER:
+        raise StudioError(
+            f"{path}: the columns are not those of this version ({VERSION}); use the studio that "
+            "wrote the file, or restore a copy"
+        )
+
+
+def append_votes(folder: Path, votes: list[Vote]) -> None:
+    """Store votes; returns when they are safe on disk. Hold the folder's lock."""
+    path = folder / FILE
+    header = [] if path.exists() and path.stat().st_size > 0 else [HEADER]
+    append(path, [*header, *map(vote_line, votes)])
+
+
+def standing(votes: list[Vote], undone: set[str]) -> list[Vote]:
+    """The votes that are neither undone nor superseded, in the order in which they were given."""
+    gone = undone | {vote.supersedes for vote in votes if vote.supersedes}
+    return [vote for vote in votes if vote.vote not in gone]
+
+
+def scores_json(scores: dict[str, int]) -> str:
+    """Scores as their column holds them."""
+    return json.dumps(scores, sort_keys=True) if scores else ""
