@@ -39,7 +39,7 @@ def load_design(text: str, origin: str, presets: Mapping[str, Mapping[str, Any]]
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise StudioError(f"{origin}{where}: this is not valid YAML") from error
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
         raise StudioError(f"{origin}: expected a mapping of keys to values")
     lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
     if len(lines) < len(node.value):
@@ -135,7 +135,7 @@ def _model(entry: Any) -> Model:
     return Model(**entry)
 
 
-def _exclusions(value: Mapping[str, Any]) -> Exclusions:
+def _exclusions(value: Any) -> Exclusions:
     known = {field.name: type(field.default) for field in dataclasses.fields(Exclusions)}
     for key, entry in value.items():
         if key not in known:

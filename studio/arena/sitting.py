@@ -119,9 +119,9 @@ class Sitting:
             raise StudioError("recognised is true or false")
         with locked(self.folder):
             card, shown = self._votable(item_id)
-            vote = self._row(card, VERDICTS[verdict], shown)
-            given = {"recognised": recognised, "comment": comment, "scores": checked}
-            append_votes(self.folder, [Vote(**vote, **given)])
+            row = self._row(card, VERDICTS[verdict], shown)
+            row |= {"recognised": recognised, "comment": comment, "scores": checked}
+            append_votes(self.folder, [Vote(**row)])
             self._log.catch_up()
 
     def skip(self, item_id: str) -> None:
