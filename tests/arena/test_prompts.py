@@ -1,6 +1,7 @@
 """Prompt files: what is read, and how every mistake is told with its line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,22 @@ def test_long_text_can_be_shared_in_yaml(tmp_path: Path) -> None:
     )
     loaded = load_prompts(write(tmp_path, "p.yaml", text))
     assert [prompt.system for prompt in loaded] == ["Dear Ann", "Dear Bo"]
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "prompts").glob("*.yaml"))
+
+
+def test_shipped_prompts_load_together() -> None:
+    assert len(load_prompts(*SHIPPED)) >= 48
+
+
+def test_demo_prompts_have_a_sealed_split_and_were_not_trained_on() -> None:
+    from demo.words import HEROES, ITEMS, is_held_out
+
+    prompts = load_prompts(Path(__file__).parents[2] / "prompts/demo.yaml")
+    assert len(choose(prompts, sealed=True)) == 12
+    for prompt in choose(prompts, categories=["story", "roleplay"]):
+        words = re.findall(r"\w+", prompt.messages[0].content)
+        hero = next(word for word in words if word in HEROES)
+        item = next(word for word in words if word in ITEMS)
+        assert is_held_out("topic", hero, item), prompt.id
