@@ -15,6 +15,7 @@ import yaml
 
 from studio import __version__, chat_template
 from studio.errors import StudioError
+from studio.merge.methods import METHODS
 from studio.merge.methods.slerp import SLERP
 from studio.merge.plan import Plan
 from studio.merge.recipe import Stage
@@ -158,6 +159,8 @@ def _stages(stages: Sequence[Stage]) -> str:
         models = [code(model) for model in stage.models]
         if stage.method == SLERP.name:
             text = f"slerp from {models[0]} (the t = 0 end) to {models[1]} (the t = 1 end)"
+        elif METHODS[stage.method].needs_base:
+            text = f"{stage.method} of {', '.join(models[1:])} on the base {models[0]}"
         else:
             text = f"{stage.method} of {', '.join(models)}"
         lines.append(f"{number}. **{plain(stage.title)}**: {text}")

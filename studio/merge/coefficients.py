@@ -82,9 +82,11 @@ def _stage_values(stage: Stage, layout: Layout) -> dict[str, Floats]:
             rows = np.flatnonzero(part_of == number)
             tensors = [layout.names[row] for row in rows]
             positions = _positions(part, layout, rows)
-            for column in range(columns):
+            for column in range(setting.skips_base, columns):
                 levels = _levels(stage, part, name, column if setting.per_input else None)
                 found[rows, column] = evaluate(levels, tensors, positions)
+        if setting.skips_base:
+            found[:, 0] = 0.0
         if setting.default is not None:
             found = np.where(np.isnan(found), setting.default, found)
         _refuse_gaps(stage, layout, name, found)

@@ -144,7 +144,7 @@ def _check_names(stages: Sequence[Stage]) -> None:
 def anchors(recipe: Recipe) -> tuple[float, ...]:
     """Every number that tuning may change, flat, in a fixed order (see `with_anchors`).
 
-    Switches are not among them.
+    Switches and fixed numbers are not among them.
     """
     return tuple(value for rule in _rules(recipe) for value in rule.anchors)
 
@@ -190,4 +190,4 @@ def _rules(recipe: Recipe) -> list[Rule]:
 
 def _tunable(settings: Settings, method: str) -> Settings:
     known = METHODS[method].settings
-    return {name: value for name, value in settings.items() if not known[name].is_switch}
+    return {name: value for name, value in settings.items() if known[name].is_tuned}

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from studio.errors import StudioError, nearest
-from studio.merge.gradient import Parameter, Rule
-from studio.merge.methods import METHODS, Method
+from studio.merge.gradient import Parameter
+from studio.merge.methods import METHODS, UNSUPPORTED, Method, Setting
+from studio.merge.parameter_yaml import read_parameter
 from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage, ordered
 from studio.merge.yaml_nodes import Field, documents
 
@@ -13,13 +14,15 @@ DTYPES = ("bfloat16", "float16", "float32")
 # mergekit ignores them here as well.
 WITHOUT_EFFECT = {
     "int8_mask", "normalize", "rescale", "density", "weight", "lambda", "epsilon", "gamma", "t",
-    "embed_slerp", "lazy_unpickle", "copy_tokenizer", "write_model_card", "allow_crimes",
-    "trust_remote_code", "random_seed", "out_shard_size", "low_cpu_memory", "clone_tensors", "cuda",
+    "max_iter", "tol", "embed_slerp", "lazy_unpickle", "copy_tokenizer", "write_model_card",
+    "allow_crimes", "trust_remote_code", "random_seed", "out_shard_size", "low_cpu_memory",
+    "clone_tensors", "cuda",
 }  # fmt: skip
-UNSUPPORTED = {
+UNSUPPORTED_KEYS = {
     "tokenizer_source": "merging by token is not supported yet; use sources of one vocabulary",
     "tokenizer": "merging by token is not supported yet; use sources of one vocabulary",
 }
+BASE = "the base"
 STAGE_KEYS = (
     "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
     "out_dtype", "chat_template",
@@ -58,10 +61,10 @@ class _StageReader:
     def _fields(self) -> dict[str, Field]:
         kept: dict[str, Field] = {}
         for key, field in self.document.entries():
-            if key in (*STAGE_KEYS, *UNSUPPORTED) and field.is_null:
+            if key in (*STAGE_KEYS, *UNSUPPORTED_KEYS) and field.is_null:
                 continue  # written out, but not set
-            if key in UNSUPPORTED:
-                field.fail(UNSUPPORTED[key])
+            if key in UNSUPPORTED_KEYS:
+                field.fail(UNSUPPORTED_KEYS[key])
             elif key in STAGE_KEYS:
                 kept[key] = field
             elif any(key in method.settings for method in METHODS.values()):
@@ -95,8 +98,8 @@ class _StageReader:
 
     def _stage_settings(self) -> Settings:
         """The parameters of the whole stage; a module's rules come before them."""
-        outer = self._settings("parameters", self.fields, per_input=False)
-        inner = self._settings("parameters", self.module_fields, per_input=False)
+        outer = self._settings(self.fields)
+        inner = self._settings(self.module_fields)
         return {**outer, **{name: inner[name] + outer.get(name, ()) for name in inner}}
 
     def _method(self) -> Method:
@@ -105,11 +108,8 @@ class _StageReader:
         field = self.fields["merge_method"]
         name = field.text()
         if name not in METHODS:
-            field.fail(
-                f'"{name}" is not supported{nearest(name, list(METHODS))}; supported: '
-                f"{', '.join(METHODS)} (methods that look at single elements, such as ties or "
-                "dare, are not linear mixes of their sources)"
-            )
+            why = f": {UNSUPPORTED[name]}" if name in UNSUPPORTED else nearest(name, list(METHODS))
+            field.fail(f'"{name}" is not supported{why}; supported: {", ".join(METHODS)}')
         return METHODS[name]
 
     def stage(self) -> Stage:
@@ -131,26 +131,27 @@ class _StageReader:
         where = self.fields.get("models") or self.fields["slices"]
         if len(set(stage.models)) < len(stage.models):
             where.fail("a model is listed twice; list each input once")
-        wanted = self.method.inputs
-        if wanted is not None and len(stage.models) != wanted:
+        exact, least = self.method.inputs, self.method.least
+        if len(stage.models) < least or exact not in (None, len(stage.models)):
             where.fail(
-                f"{self.method.name} takes exactly {wanted} models, here are "
-                f"{len(stage.models)}: {', '.join(stage.models)}"
+                f"{self.method.name} takes {f'exactly {exact}' if exact else f'at least {least}'} "
+                f"models, here are {len(stage.models)}: {', '.join(stage.models)}"
             )
         if self.method.needs_base and base is None:
             self.document.fail(
-                f"base_model is missing; {self.method.name} needs it to know which model is the "
-                f"t = 0 end (one of {', '.join(stage.models)})"
+                f"base_model is missing; {self.method.name} needs it to know which model is "
+                f"{self.method.base} (one of {', '.join(stage.models)})"
             )
         for name, setting in self.method.settings.items():
             if setting.default is None:
-                self._check_given(stage, name, per_input=setting.per_input)
+                self._check_given(stage, name, setting)
 
-    def _check_given(self, stage: Stage, name: str, *, per_input: bool) -> None:
+    def _check_given(self, stage: Stage, name: str, setting: Setting) -> None:
         for part in stage.slices:
             outer = name in part.settings or name in stage.settings
-            lacking = [e.model for e in part.inputs if per_input and name not in e.settings]
-            if not outer and (lacking or not per_input):
+            own = part.inputs[setting.skips_base :] if setting.per_input else ()
+            lacking = [entry.model for entry in own if name not in entry.settings]
+            if not outer and (lacking or not setting.per_input):
                 owner = f" for {', '.join(lacking)}" if lacking else ""
                 self.document.fail(
                     f"parameters: {name} is missing{owner}; {self.method.name} needs it"
@@ -162,7 +163,7 @@ class _StageReader:
             self.document.fail("give exactly one of models: and slices:")
         field = self.fields[given[0]]
         if given == ["models"]:
-            inputs = [self._input(item, layers=False) for item in field.items()]
+            inputs = [self._input(item, base, layers=False) for item in field.items()]
             return (Slice(self._base_first(inputs, base)),)
         slices = [self._slice(item, base) for item in field.items()]
         position = 0
@@ -191,8 +192,12 @@ class _StageReader:
                 "the models have different layer ranges; stacking layers of different depth "
                 "(a frankenmerge) is not supported"
             )
-        inputs = [self._input(source, layers=True) for source in sources]
-        settings = self._settings("parameters", fields, per_input=False)
+        inputs = [self._input(source, base, layers=True) for source in sources]
+        if base not in (None, *(entry.model for entry in inputs)) and not self.method.needs_base:
+            fields["sources"].fail(
+                f"base_model {base} is not among the sources; list it, or leave base_model out"
+            )
+        settings = self._settings(fields)
         start, end = ranges[0]
         return Slice(self._base_first(inputs, base), start, end, settings)
 
@@ -203,12 +208,13 @@ class _StageReader:
             field.fail(f"the range {start} to {end} is empty")
         return start, end
 
-    def _input(self, item: Field, *, layers: bool) -> Input:
+    def _input(self, item: Field, base: str | None, *, layers: bool) -> Input:
         known = ("model", "parameters", "layer_range") if layers else ("model", "parameters")
         fields = item.fields(known)
         if "model" not in fields:
             item.fail("model: is missing")
-        return Input(_model(fields["model"]), self._settings("parameters", fields, per_input=True))
+        model = _model(fields["model"])
+        return Input(model, self._settings(fields, BASE if model == base else "a model"))
 
     def _base_first(self, inputs: list[Input], base: str | None) -> tuple[Input, ...]:
         first = [entry for entry in inputs if entry.model == base]
@@ -216,21 +222,28 @@ class _StageReader:
             first = [Input(base)]
         return (*first, *(entry for entry in inputs if entry.model != base))
 
-    def _settings(self, key: str, fields: Mapping[str, Field], *, per_input: bool) -> Settings:
-        if key not in fields or fields[key].is_null:
+    def _settings(self, fields: Mapping[str, Field], owner: str = "") -> Settings:
+        """The parameters among the fields of a stage, a slice or (`owner` says which) an input."""
+        if "parameters" not in fields or fields["parameters"].is_null:
             return {}
         settings: dict[str, Parameter] = {}
-        for name, field in fields[key].entries():
+        for name, field in fields["parameters"].entries():
             known = self.method.settings.get(name)
-            if known and (known.per_input or not per_input):
-                settings[name] = _parameter(field, is_switch=known.is_switch)
+            if known and _may_stand(known, owner):
+                settings[name] = read_parameter(field, is_switch=known.is_switch)
+            elif name in self.method.refused:
+                if field.switch():
+                    field.fail(
+                        f"true is not supported: {self.method.refused[name]}, so the result is no "
+                        "mix of whole tensors; leave it out"
+                    )
             elif known or name in WITHOUT_EFFECT:
-                self._without_effect(field, " under a model" if known else "")
+                self._without_effect(field, f" under {owner}" if known else "")
             else:
                 words = list(self.method.settings)
                 field.fail(
                     f'unknown parameter "{name}"{nearest(name, words)}; '
-                    f"{self.method.name} takes: {', '.join(words)}"
+                    f"{self.method.name} takes: {', '.join(words) or 'none'}"
                 )
         return settings
 
@@ -252,31 +265,10 @@ class _StageReader:
         return name
 
 
-def _parameter(field: Field, *, is_switch: bool) -> Parameter:
-    """A number, a list of anchors, one {filter, value} or a list of them."""
-    if field.is_mapping:
-        return (_rule(field, is_switch),)
-    if field.is_list and field.items()[0].is_mapping:
-        return tuple(_rule(item, is_switch) for item in field.items())
-    return (Rule(_anchors(field, is_switch)),)
-
-
-def _rule(field: Field, is_switch: bool) -> Rule:
-    fields = field.fields(("filter", "value"))
-    if "value" not in fields:
-        field.fail("value: is missing")
-    pattern = None
-    if "filter" in fields and not fields["filter"].is_null:
-        pattern = fields["filter"].text()
-    return Rule(_anchors(fields["value"], is_switch), None if pattern == "*" else pattern)
-
-
-def _anchors(field: Field, is_switch: bool) -> tuple[float, ...]:
-    if is_switch:
-        return (float(field.switch()),)
-    if field.is_list:
-        return tuple(item.number() for item in field.items())
-    return (field.number(),)
+def _may_stand(setting: Setting, owner: str) -> bool:
+    if not owner:
+        return True
+    return setting.per_input and not (owner == BASE and setting.skips_base)
 
 
 def _model(field: Field) -> str:

@@ -37,6 +37,11 @@ class Case:
         return [located(stage) for stage in self.stages]
 
     @property
+    def methods(self) -> set[str]:
+        """The methods of the stages."""
+        return {str(stage["merge_method"]) for stage in self.stages}
+
+    @property
     def is_cast(self) -> bool:
         """Whether a source has another dtype than the recipe asks for."""
         wanted = self.stages[-1].get("dtype")
@@ -68,6 +73,16 @@ def linear(weights: Mapping[str, Any], **more: Any) -> Data:
         for model, weight in weights.items()
     ]
     return {"merge_method": "linear", "models": models} | more
+
+
+def on_base(method: str, base: str, weights: Mapping[str, Any], **more: Any) -> Data:
+    """One merge of others on a base, which is not listed."""
+    return linear(weights) | {"merge_method": method, "base_model": base} | more
+
+
+def karcher(models: str, **more: Any) -> Data:
+    """One Karcher mean of models of one letter."""
+    return linear(dict.fromkeys(models)) | {"merge_method": "karcher"} | more
 
 
 def sources(distance: float | None = None, count: int = 3, **options: Any) -> dict[str, Options]:
@@ -197,6 +212,64 @@ FLOAT32 = {
     ),
     "result named, part after it": Case(
         sources(dtype=F32), [house(F32)[2], house(F32)[1], house(F32)[0]]
+    ),
+    "task_arithmetic": Case(
+        sources(0.1, dtype=F32), [on_base("task_arithmetic", "A", {"B": 0.7, "C": [0.2, 0.9]})]
+    ),
+    "task_arithmetic, all settings": Case(
+        sources(dtype=F32, layers=6),
+        [
+            on_base(
+                "task_arithmetic",
+                "A",
+                {"B": None, "C": [{"filter": "mlp", "value": 0.4}]},
+                parameters={"weight": 0.8, "lambda": [0.5, 1.2], "normalize": True},
+            )
+        ],
+    ),
+    "task_arithmetic, base listed in the middle": Case(
+        sources(0.1, dtype=F32),
+        [
+            linear({"B": 0.3, "A": 99, "C": -0.2})
+            | {"merge_method": "task_arithmetic", "base_model": "A"}
+        ],
+    ),
+    "task_arithmetic, weights that cancel": Case(
+        sources(0.1, dtype=F32),
+        [on_base("task_arithmetic", "A", {"B": 1, "C": -1}, parameters={"normalize": True})],
+    ),
+    "karcher, far apart": Case(sources(dtype=F32, count=4), [karcher("ABCD")]),
+    "karcher, near": Case(sources(0.1, dtype=F32), [karcher("ABC")]),
+    "karcher, some rounds": Case(
+        sources(dtype=F32), [karcher("ABC", parameters={"max_iter": 2, "tol": 1e-3})]
+    ),
+    "karcher of one": Case(sources(dtype=F32, count=1), [karcher("A")]),
+    "karcher, a zero tensor": Case(
+        with_extra(sources(dtype=F32), "B", extra={UP: torch.zeros(64, 32)}), [karcher("ABC")]
+    ),
+    "karcher, base not listed": Case(sources(dtype=F32), [karcher("BC", base_model="A")]),
+    "model_stock": Case(
+        sources(0.1, dtype=F32, count=4),
+        [on_base("model_stock", "A", dict.fromkeys("BCD"))],
+    ),
+    "model_stock, far apart": Case(
+        sources(dtype=F32), [on_base("model_stock", "A", {"B": None, "C": None})]
+    ),
+    "slerp of task_arithmetic and karcher": Case(
+        sources(0.2, dtype=F32, count=4),
+        [
+            on_base("task_arithmetic", "A", {"B": 0.6, "C": 0.5}, name="task", dtype=F32),
+            karcher("BCD", name="mean", dtype=F32),
+            stage("task", "mean", [0.2, 0.7], dtype=F32),
+        ],
+    ),
+    "model_stock over slerp": Case(
+        sources(0.2, dtype=F32, count=4),
+        [
+            stage("A", "B", 0.3, "pair", dtype=F32),
+            on_base("model_stock", "A", dict.fromkeys(["pair", "C", "D"]), name="stock", dtype=F32),
+            on_base("task_arithmetic", "pair", {"stock": 0.5, "A": 0.25}, dtype=F32),
+        ],
     ),
     "zero tensors": Case(
         with_extra(

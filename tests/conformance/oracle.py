@@ -60,14 +60,19 @@ def models_of(stage: Mapping[str, Any]) -> list[str]:
 
 def _one_stage(stage: Mapping[str, Any], known: Mapping[Any, Merged], name: str) -> Merged:
     inputs = [known[model] for model in models_of(stage)]
+    vectors, cosine = [part.value for part in inputs], 0.0
     if stage["merge_method"] == "slerp":
-        t = _setting(stage, "t", name)
-        share, cosine = slerp_shares(inputs[0].value, inputs[1].value, t)
+        share, cosine = slerp_shares(*vectors, _setting(stage, "t", name))
+    elif stage["merge_method"] == "karcher":
+        share = karcher_shares(vectors, **stage.get("parameters", {}))
+    elif stage["merge_method"] == "model_stock":
+        share = stock_shares(vectors)
+    elif stage["merge_method"] == "task_arithmetic":
+        share = task_shares(stage, name)
     else:
         share = np.array([_setting(stage, "weight", name, m) for m in models_of(stage)])
         if stage.get("parameters", {}).get("normalize", True):
             share = share / share.sum()
-        cosine = 0.0
     return Merged(
         sum(s * part.value for s, part in zip(share, inputs, strict=True)),
         sum(s * part.weights for s, part in zip(share, inputs, strict=True)),
@@ -84,6 +89,54 @@ def slerp_shares(a: Array, b: Array, t: float) -> tuple[Array, float]:
         return np.array([1 - t, t]), cosine
     angle = np.arccos(cosine)
     return np.array([np.sin((1 - t) * angle), np.sin(t * angle)]) / np.sin(angle), cosine
+
+
+def task_shares(stage: Mapping[str, Any], name: str) -> Array:
+    """Of the base, then of the others: what is added to the others is taken from the base."""
+    added = np.array([_setting(stage, "weight", name, m) for m in models_of(stage)[1:]])
+    if stage.get("parameters", {}).get("normalize", False) and abs(added.sum()) >= 1e-8:
+        added = added / added.sum()
+    if "lambda" in stage.get("parameters", {}):
+        added = added * _setting(stage, "lambda", name)
+    return np.array([1 - added.sum(), *added])
+
+
+def stock_shares(vectors: Sequence[Array]) -> Array:
+    """Of the base, then of its fine-tunes."""
+    changes = [vector - vectors[0] for vector in vectors[1:]]
+    cosines = [
+        np.clip(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-6), -1, 1)
+        for number, one in enumerate(changes)
+        for other in changes[number + 1 :]
+    ]
+    count, mean = len(changes), float(np.mean(cosines))
+    t = 0.0 if abs(1 + (count - 1) * mean) < 1e-6 else count * mean / (1 + (count - 1) * mean)
+    return np.array([1 - t, *[t / count] * count])
+
+
+def karcher_shares(vectors: Sequence[Array], max_iter: int = 10, tol: float = 1e-5) -> Array:
+    """Found on the vectors themselves, then as what the vectors are to be multiplied with."""
+    norms = np.array([np.linalg.norm(vector) for vector in vectors])
+    used = np.flatnonzero(norms > tol)
+    if len(vectors) == 1 or len(used) == 0:
+        return np.full(len(vectors), 1.0 if len(vectors) == 1 else 0.0)
+    units = np.stack([vectors[i] / norms[i] for i in used])
+    mean = units.mean(axis=0)
+    mean = units[0] if np.linalg.norm(mean) < tol else mean / np.linalg.norm(mean)
+    for _ in range(max_iter):
+        tangent = np.zeros_like(mean)
+        for unit in units:
+            angle = np.arccos(np.clip(mean @ unit, -1, 1))
+            if angle >= tol:
+                tangent += angle / np.sin(angle) * (unit - (mean @ unit) * mean) / len(units)
+        step = np.linalg.norm(tangent)
+        if step < tol:
+            break
+        mean = np.cos(step) * mean + np.sin(step) * tangent / step
+        mean /= np.linalg.norm(mean)
+    share = np.zeros(len(vectors))
+    share[used] = np.linalg.lstsq(units.T, mean * norms.mean(), rcond=None)[0] / norms[used]
+    return share
 
 
 def _setting(stage: Mapping[str, Any], key: str, name: str, model: str | None = None) -> float:

@@ -18,6 +18,7 @@ from tests.checkpoints import Toy, write_checkpoint
 from tests.conformance.conftest import run_mergekit
 
 LAYERS, COUNT = 12, 400
+DEAD = {"int8_mask", "rescale", "density"}  # of task_arithmetic: for its kin that drop elements
 FILTERS = ["self_attn", "mlp", "layers.1", "layers.1.", "q_proj", "norm", "lm_head", "embed", "*"]
 
 
@@ -44,22 +45,24 @@ def value(rng: random.Random) -> Any:
 
 
 def recipe(rng: random.Random, models: list[str]) -> dict[str, Any]:
-    """One slerp or linear with settings wherever they may stand."""
-    method = rng.choice(["slerp", "linear"])
+    """One merge with settings wherever they may stand."""
+    method = rng.choice(["slerp", "linear", "task_arithmetic"])
     chosen = models[:2] if method == "slerp" else models
-    key = {"slerp": "t", "linear": "weight"}[method]
+    key = "t" if method == "slerp" else "weight"
 
     def maybe(likely: float) -> dict[str, Any]:
         return {"parameters": {key: value(rng)}} if rng.random() < likely else {}
 
     def entries(more: dict[str, Any]) -> list[dict[str, Any]]:
-        own = 0.5 if method == "linear" else 0.0
+        own = 0.0 if method == "slerp" else 0.5
         return [{"model": model} | more | maybe(own) for model in chosen]
 
     made: dict[str, Any] = {"merge_method": method} | maybe(0.9)
-    if method == "slerp":
+    if method != "linear":
         made["base_model"] = chosen[0]
-    elif rng.random() < 0.5:
+    if method == "task_arithmetic" and rng.random() < 0.5:
+        made.setdefault("parameters", {})["lambda"] = value(rng)
+    if method != "slerp" and rng.random() < 0.5:
         switch = rng.choice([True, False, [{"filter": "mlp", "value": False}, {"value": True}]])
         made.setdefault("parameters", {})["normalize"] = switch
     body = models_or_slices(rng, entries, maybe)
@@ -118,9 +121,9 @@ def test_random_recipes_give_mergekits_values_at_every_tensor(tmp_path: Path) ->
             continue
         assert found.keys() == expected.keys()
         for name, values in found.items():
-            assert values.keys() == expected[name].keys(), text
+            assert values.keys() == expected[name].keys() - DEAD, text
             for key, got in values.items():
-                wanted = np.array(expected[name][key], dtype=float)
+                wanted = np.nan_to_num(np.array(expected[name][key], dtype=float))  # the base's
                 assert np.allclose(got, wanted, rtol=0, atol=1e-12), (text, name, key)
         compared += 1
     assert compared > COUNT / 3

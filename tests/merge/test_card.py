@@ -193,6 +193,18 @@ def test_body_tells_sources_directions_recipe_and_version(house: Finished) -> No
         assert f"{part:.1%}" in card
 
 
+def test_stage_on_a_base_names_it(tmp_path: Path) -> None:
+    recipe = """
+merge_method: task_arithmetic
+base_model: {a}
+models: [{{model: {b}}}, {{model: {c}}}]
+parameters: {{weight: 0.5}}
+"""
+    a, b, c = (write_model(tmp_path / name, seed) for seed, name in enumerate("abc"))
+    card = card_of(finish(tmp_path, (a, b, c), recipe=recipe))
+    assert f"1. **final**: task_arithmetic of `{b}`, `{c}` on the base `{a}`\n" in card
+
+
 def table(card: str, title: str) -> Mapping[str, list[str]]:
     """A section's table by the first cell of each row."""
     section = card.partition(f"## {title}\n\n")[2].partition("\n\n")[0]

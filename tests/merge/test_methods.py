@@ -1,4 +1,4 @@
-"""Slerp and linear against values worked out by hand."""
+"""Every method against values worked out by hand."""
 
 from math import cos, pi, sin, sqrt
 
@@ -113,3 +113,115 @@ def test_linear_weighs_as_told(weight: list[float], normalize: bool, expected: l
 def test_linear_refuses_to_normalize_a_sum_of_zero(weight: list[float]) -> None:
     with pytest.raises(StudioError, match="sum to 0.*normalize: false"):
         linear(weight)
+
+
+def task(weight: list[float], scale: float = 1.0, normalize: bool = False) -> list[float]:
+    values = {
+        "weight": np.array([weight]),
+        "lambda": np.array([scale]),
+        "normalize": np.array([float(normalize)]),
+    }
+    return METHODS["task_arithmetic"].coefficients(np.eye(len(weight))[None], values)[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("weight", "scale", "normalize", "expected"),
+    [
+        ([0, 1.0], 1.0, False, [0.0, 1.0]),
+        ([0, 0.5, 0.75], 1.0, False, [-0.25, 0.5, 0.75]),
+        ([0, 0.5, 0.75], 0.4, False, [0.5, 0.2, 0.3]),
+        ([0, 1.0, 3.0], 1.0, True, [0.0, 0.25, 0.75]),
+        ([0, 1.0, 3.0], 0.5, True, [0.5, 0.125, 0.375]),
+        ([0, 1.0, -1.0], 1.0, True, [1.0, 1.0, -1.0]),
+        ([0], 1.0, False, [1.0]),
+    ],
+)
+def test_task_arithmetic_takes_from_the_base_what_it_adds(
+    weight: list[float], scale: float, normalize: bool, expected: list[float]
+) -> None:
+    assert task(weight, scale, normalize) == pytest.approx(expected)
+
+
+def stock(*vectors: list[float]) -> list[float]:
+    return METHODS["model_stock"].coefficients(gram_of(*vectors), {})[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "t"),
+    [
+        ([[1.0, 0, 0], [0, 2.0, 0]], 0.0),
+        ([[1.0, 0, 0], [3.0, 0, 0]], 1.0),
+        ([[1.0, 0, 0], [0.5, sqrt(0.75), 0]], 2 / 3),
+        ([[1.0, 0, 0], [0, 1.0, 0], [1.0, 1.0, 0]], sqrt(2) / (1 + sqrt(8) / 3)),
+        ([[1.0, 0, 0], [-1.0, 0, 0]], 0.0),
+        ([[1e-5, 0, 0], [1e-5, 0, 0]], 2e-4 / (1 + 1e-4)),
+        ([[0.0, 0, 0], [0.0, 0, 0]], 0.0),
+    ],
+)
+def test_model_stock_goes_as_far_as_the_changes_agree(changes: list[list[float]], t: float) -> None:
+    """Parallel changes: all the way to their mean; orthogonal or opposite ones: not at all."""
+    base = np.array([0.5, 0.25, 1.0])
+    found = stock(base.tolist(), *(list(base + change) for change in changes))
+    share = t / len(changes)
+    assert found == pytest.approx([1 - t, *[share] * len(changes)], abs=1e-9)
+
+
+def karcher(*vectors: list[float], max_iter: float = 10, tol: float = 1e-5) -> list[float]:
+    values = {"max_iter": np.array([max_iter]), "tol": np.array([tol])}
+    return METHODS["karcher"].coefficients(gram_of(*vectors), values)[0].tolist()
+
+
+def test_karcher_of_two_is_their_slerp_halfway_with_the_mean_norm() -> None:
+    a, b = [3.0, 0.0], [4 * cos(1.1), 4 * sin(1.1)]
+    found = np.array(karcher(a, b)) @ np.array([a, b])
+    assert found == pytest.approx([3.5 * cos(0.55), 3.5 * sin(0.55)])
+
+
+def test_karcher_of_the_axes_lies_between_them() -> None:
+    assert karcher([1, 0, 0], [0, 2, 0], [0, 0, 3]) == pytest.approx(
+        [2 / sqrt(3), 1 / sqrt(3), 2 / 3 / sqrt(3)]
+    )
+
+
+def test_karcher_is_the_mean_of_angles_on_a_circle() -> None:
+    """Where the normalized sum is not yet the mean, the rounds make the difference."""
+    angles = np.array([0.0, 0.2, 1.6])
+    vectors = [[cos(a), sin(a)] for a in angles]
+    found = np.array(karcher(*vectors)) @ np.array(vectors)
+    assert np.arctan2(found[1], found[0]) == pytest.approx(0.6, abs=1e-9)
+    start = np.array(karcher(*vectors, max_iter=0)) @ np.array(vectors)
+    assert abs(np.arctan2(start[1], start[0]) - 0.6) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("vectors", "expected"),
+    [
+        ([[2.0, 0.0]], [1.0]),
+        ([[3.0, 4.0], [3.0, 4.0]], [0.5, 0.5]),
+        ([[3.0, 4.0], [0.0, 0.0]], [0.5, 0.0]),
+        ([[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0]),
+        ([[0.0, 0.0], [1e-6, 0.0]], [0.0, 0.0]),
+        ([[3.0, 4.0], [-3.0, -4.0]], [1.0, 0.0]),
+    ],
+)
+def test_karcher_of_degenerate_inputs(vectors: list[list[float]], expected: list[float]) -> None:
+    assert karcher(*vectors) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("max_iter", "tol", "match"),
+    [(2.5, 1e-5, "max_iter must be a whole"), (-1, 1e-5, "max_iter"), (1e6, 1e-5, "to 1000"),
+     (10, 0.0, "tol must be above 0")],
+)  # fmt: skip
+def test_karcher_refuses_settings_without_sense(max_iter: float, tol: float, match: str) -> None:
+    with pytest.raises(StudioError, match=match):
+        karcher([1.0, 0.0], [0.0, 1.0], max_iter=max_iter, tol=tol)
+
+
+def test_karcher_treats_each_tensor_by_itself() -> None:
+    pairs = [([1.0, 0.0], [0.0, 1.0]), ([1.0, 0.0], [1.0, 1e-9]), ([0.0, 0.0], [2.0, 1.0])]
+    values = {"max_iter": np.array([10.0, 1.0, 10.0]), "tol": np.array([1e-5, 1e-3, 1e-5])}
+    together = METHODS["karcher"].coefficients(
+        np.concatenate([gram_of(*pair) for pair in pairs]), values
+    )
+    assert together.tolist() == [pytest.approx(karcher(*pair)) for pair in pairs]

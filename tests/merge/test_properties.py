@@ -24,6 +24,7 @@ from studio.weights.torch_kernels import OnDevice
 SEARCH = settings(max_examples=100, deadline=None, derandomize=True)
 NAME = "model.layers.0.mlp.up_proj.weight"
 ONE = Layout((NAME,), np.array([0]), 1)
+OTHERS = ("linear", "task_arithmetic", "karcher", "model_stock")
 THRESHOLD, AROUND = 0.9995, 1e-6
 
 ts = st.floats(0, 1) | st.sampled_from([0.0, 1.0, 0.5, 1e-9]) | st.floats(-1, 2)
@@ -32,10 +33,10 @@ seeds = st.integers(0, 10_000)
 
 @dataclass(frozen=True)
 class Step:
-    """One slerp or linear of earlier results, by number; the sources come first."""
+    """One merge of earlier results, by number; the sources come first."""
 
     method: str
-    inputs: tuple[int, int]
+    inputs: tuple[int, ...]
     amounts: tuple[float, float]
 
 
@@ -59,15 +60,15 @@ def sources(draw: st.DrawFn, count: int = 3) -> np.ndarray:
 
 @st.composite
 def steps(draw: st.DrawFn, count: int = 3) -> list[Step]:
-    """A deep recipe: each step takes two of what is there, the last one the step before it."""
+    """A deep recipe: each step takes some of what is there, the last one the step before it."""
     made: list[Step] = []
     for number in range(draw(st.integers(1, 5))):
         known = list(range(count + number))
-        first, second = draw(st.permutations(known))[:2]
-        if number and known[-1] not in (first, second):
-            second = known[-1]
-        method = draw(st.sampled_from(["slerp", "slerp", "linear"]))
-        made.append(Step(method, (first, second), (draw(ts), draw(st.floats(0.1, 2)))))
+        method = draw(st.sampled_from(["slerp", "slerp", *OTHERS]))
+        inputs = draw(st.permutations(known))[: 2 if method == "slerp" else 3]
+        if number and known[-1] not in inputs:
+            inputs[-1] = known[-1]
+        made.append(Step(method, tuple(inputs), (draw(ts), draw(st.floats(0.1, 2)))))
     return made
 
 
@@ -76,14 +77,15 @@ def recipe_of(made: list[Step], count: int = 3) -> Recipe:
     stages = []
     for number, step in enumerate(made):
         models = [names[i] for i in step.inputs]
+        first, second = (constant(amount) for amount in step.amounts)
+        inputs = [Input(m) for m in models]
+        own = {}
         if step.method == "slerp":
-            inputs, own = [Input(m) for m in models], {"t": constant(step.amounts[0])}
-        else:
-            weights = (1.0, step.amounts[1])
-            inputs = [
-                Input(m, {"weight": constant(w)}) for m, w in zip(models, weights, strict=True)
-            ]
-            own = {}
+            own = {"t": first}
+        elif step.method in ("linear", "task_arithmetic"):
+            weights = (constant(1.0), second, constant(0.5))
+            inputs = [Input(m, {"weight": w}) for m, w in zip(models, weights, strict=True)]
+            own = {"lambda": first} if step.method == "task_arithmetic" else {}
         stages.append(Stage(step.method, (Slice(tuple(inputs)),), names[count + number], own))
     return Recipe(tuple(stages))
 
@@ -92,11 +94,20 @@ def one_by_one(made: list[Step], x: np.ndarray) -> np.ndarray:
     """Every stage's result as a vector, in float64, the way mergekit goes."""
     known = list(x)
     for step in made:
-        a, b = (known[i] for i in step.inputs)
-        if step.method == "linear":
-            known.append((a + step.amounts[1] * b) / (1 + step.amounts[1]))
-            continue
-        known.append(slerp(a, b, step.amounts[0]))
+        inputs = [known[i] for i in step.inputs]
+        amount, weight = step.amounts
+        if step.method == "slerp":
+            made_of = slerp(*inputs, amount)
+        elif step.method == "linear":
+            made_of = (inputs[0] + weight * inputs[1] + 0.5 * inputs[2]) / (1.5 + weight)
+        elif step.method == "task_arithmetic":
+            base, a, b = inputs
+            made_of = base + amount * (weight * (a - base) + 0.5 * (b - base))
+        elif step.method == "karcher":
+            made_of = karcher(inputs)
+        else:
+            made_of = model_stock(inputs)
+        known.append(made_of)
     return known[-1]
 
 
@@ -108,6 +119,43 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
         return (1 - t) * a + t * b
     angle = np.arccos(cosine)
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def karcher(inputs: list[np.ndarray]) -> np.ndarray:
+    norms = [np.linalg.norm(x) for x in inputs]
+    assume(all(abs(norm - 1e-5) > 1e-9 for norm in norms))
+    units = [x / n for x, n in zip(inputs, norms, strict=True) if n > 1e-5]
+    if not units:
+        return np.zeros_like(inputs[0])
+    mean = np.mean(units, axis=0)
+    assume(np.linalg.norm(mean) > 1e-3)  # where it begins is no matter of rounding
+    mean = mean / np.linalg.norm(mean)
+    for _ in range(10):
+        cosines = [np.clip(mean @ unit, -1, 1) for unit in units]
+        assume(min(cosines) > -0.999)
+        parts = [
+            np.arccos(c) / np.sin(np.arccos(c)) * (u - c * mean)
+            for c, u in zip(cosines, units, strict=True)
+            if np.arccos(c) >= 1e-5
+        ]
+        tangent = sum(parts, np.zeros_like(mean)) / len(units)
+        step = np.linalg.norm(tangent)
+        if step < 1e-5:
+            break
+        mean = np.cos(step) * mean + np.sin(step) * tangent / step
+        mean /= np.linalg.norm(mean)
+    return mean * np.mean(norms)
+
+
+def model_stock(inputs: list[np.ndarray]) -> np.ndarray:
+    base, a, b = inputs
+    norms = [np.linalg.norm(a - base), np.linalg.norm(b - base)]
+    # A product of whole vectors keeps too few digits of differences that are smaller.
+    assume(min(norms) > 0.005 * np.linalg.norm(inputs, axis=1).max())
+    cosine = float((a - base) @ (b - base) / norms[0] / norms[1])
+    assume(abs(1 + cosine) > 1e-3)
+    t = 2 * cosine / (1 + cosine)
+    return t * (a + b) / 2 + (1 - t) * base
 
 
 def weights_of(recipe: Recipe, products: np.ndarray) -> np.ndarray:

@@ -27,6 +27,24 @@ slices:
   - sources: [{model: A, layer_range: [2, 4]}, {model: mean, layer_range: [2, 4]}]
 parameters: {t: 7}
 """
+OTHERS = """\
+merge_method: karcher
+name: mean
+models: [{model: B}, {model: C}, {model: D}]
+parameters: {max_iter: 7, tol: 1e-4}
+---
+merge_method: task_arithmetic
+name: task
+base_model: A
+models:
+  - {model: mean, parameters: {weight: 1}}
+  - {model: B, parameters: {weight: [2, 3]}}
+parameters: {lambda: 4, normalize: true}
+---
+merge_method: model_stock
+base_model: A
+models: [{model: task}, {model: C}]
+"""
 
 
 def stage(name: str | None, *models: str) -> Stage:
@@ -103,6 +121,17 @@ def test_dtype_is_that_of_the_written_weights(keys: str, dtype: str | None) -> N
 
 def test_anchors_are_every_number_but_switches() -> None:
     assert anchors(load_recipe(TUNED)) == (1, 2, 3, 4, 5, 6, 7)
+
+
+def test_anchors_of_every_method_survive_tuning() -> None:
+    recipe = load_recipe(OTHERS)
+    assert anchors(recipe) == (1, 2, 3, 4)
+    renewed = with_anchors(recipe, (10, 20, 30, 40))
+    assert renewed == load_recipe(
+        OTHERS.replace("weight: 1", "weight: 10").replace("weight: [2, 3]", "weight: [20, 30]")
+        .replace("lambda: 4", "lambda: 40")
+    )  # fmt: skip
+    assert fingerprint(renewed) != fingerprint(recipe)
 
 
 def test_with_anchors_renews_each_number_in_its_place() -> None:

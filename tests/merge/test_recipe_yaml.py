@@ -30,6 +30,22 @@ models:
     parameters:
       weight: [0.3, 0.7]
 """
+TASK = """\
+merge_method: task_arithmetic
+base_model: A
+models:
+  - model: B
+    parameters:
+      weight: 0.5
+  - model: C
+    parameters:
+      weight: [0.3, 0.7]
+parameters:
+  lambda: 0.9
+  normalize: true
+"""
+KARCHER = "merge_method: karcher\nmodels: [{model: A}, {model: B}, {model: C}]\n"
+STOCK = "merge_method: model_stock\nbase_model: A\nmodels: [{model: B}, {model: C}]\n"
 SLICES = """\
 merge_method: slerp
 base_model: A
@@ -157,6 +173,34 @@ def test_linear_puts_the_base_model_first() -> None:
     assert load_recipe(LINEAR).final.models == ("A", "B")
 
 
+def test_task_arithmetic_puts_the_base_first_without_a_weight() -> None:
+    recipe = load_recipe(TASK)
+    base, *others = recipe.final.slices[0].inputs
+    assert base == Input("A")
+    assert [entry.settings["weight"] for entry in others] == [(Rule((0.5,)),), (Rule((0.3, 0.7)),)]
+    assert recipe.final.settings == {"lambda": (Rule((0.9,)),), "normalize": (Rule((1.0,)),)}
+
+
+def test_weight_of_the_base_has_no_effect() -> None:
+    listed = TASK.replace("models:", "models:\n  - model: A\n    parameters: {weight: 1}")
+    recipe = load_recipe(listed)
+    assert recipe == load_recipe(TASK)
+    assert recipe.warnings[0].endswith("weight has no effect here under the base and is ignored")
+
+
+def test_karcher_and_model_stock_need_no_numbers() -> None:
+    assert load_recipe(KARCHER).final.models == ("A", "B", "C")
+    assert load_recipe(f"{KARCHER}base_model: C\n").final.models == ("C", "A", "B")
+    assert load_recipe(f"{KARCHER}base_model: D\n").final.models == ("D", "A", "B", "C")
+    assert load_recipe(STOCK).final.models == ("A", "B", "C")
+    given = load_recipe(KARCHER + "parameters: {max_iter: 3, tol: 1e-3}\n").final.settings
+    assert given == {"max_iter": (Rule((3.0,)),), "tol": (Rule((0.001,)),)}
+
+
+def test_filter_wise_false_is_what_is_done_anyway() -> None:
+    assert load_recipe(STOCK + "parameters: {filter_wise: false}\n") == load_recipe(STOCK)
+
+
 def test_slices_keep_their_ranges_and_settings() -> None:
     inputs = (Input("A"), Input("B"))
     first, second = load_recipe(SLICES).final.slices
@@ -263,9 +307,39 @@ REFUSED = {
         "line 9: normalize: expected true or false",
     ),
     "no method": (SLERP.replace("merge_method: slerp\n", ""), "line 1: .*merge_method is missing"),
-    "another method": (
-        SLERP.replace("slerp", "dare_ties"),
-        'line 1: merge_method: "dare_ties" is not supported; supported: slerp, linear',
+    **{
+        name: (
+            SLERP.replace("slerp", name),
+            f'line 1: merge_method: "{name}" is not supported: .*single elements.*'
+            "; supported: slerp, linear, task_arithmetic, karcher, model_stock$",
+        )
+        for name in ("ties", "dare_ties", "dare_linear", "della", "della_linear", "breadcrumbs",
+                     "breadcrumbs_ties", "sce", "nearswap", "arcee_fusion", "ram")
+    },
+    "multislerp": (SLERP.replace("slerp", "multislerp"), "karcher is the spherical mean"),
+    "filter_wise": (
+        STOCK + "parameters: {filter_wise: true}\n",
+        "line 4: filter_wise: true is not supported: it gives every row .* leave it out",
+    ),
+    "stock of two": (STOCK.replace(", {model: C}", ""), "at least 3 models, here are 2: A, B"),
+    "stock without base": (
+        STOCK.replace("base_model: A\n", "").replace("{model: C}", "{model: C}, {model: D}"),
+        r"base_model is missing; model_stock needs it .* tuned from \(one of B, C, D",
+    ),
+    "task without base": (
+        TASK.replace("base_model: A\n", ""),
+        "base_model is missing; task_arithmetic needs it to know which model is the model that",
+    ),
+    "task without weight": (
+        TASK.replace("    parameters:\n      weight: 0.5\n", ""),
+        "weight is missing for B; task_arithmetic needs it",
+    ),
+    "lambda outside parameters": (KARCHER + "lambda: 1\n", "lambda: .*wrong place"),
+    "typo where there is nothing": (STOCK + "parameters: {tt: 1}\n", "model_stock takes: none"),
+    "base beside the slices": (
+        SLICES.replace("slerp", "linear").replace("base_model: A", "base_model: C")
+        .replace("t:", "weight:"),
+        "base_model C is not among the sources; list it, or leave base_model out",
     ),
     "typo of a method": (SLERP.replace("slerp", "slrep"), r'"slrep".*did you mean "slerp"\?'),
     "nuslerp": (SLERP.replace("slerp", "nuslerp"), '"nuslerp" is not supported'),
@@ -362,10 +436,11 @@ def test_mistake_is_one_error_with_line_and_remedy(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+SOUND = [SLERP, LINEAR, TASK, KARCHER, STOCK, SLICES, STAGES, WILD]
 BREAKS = f'{SLERP}chat_template: "a\\nb \\r\\N c\\L\\P\\ufeff\\t"\n'
 
 
-@pytest.mark.parametrize("text", [SLERP, LINEAR, SLICES, STAGES, WILD, BREAKS])
+@pytest.mark.parametrize("text", [*SOUND, BREAKS])
 def test_dump_reads_back_as_the_same_recipe(text: str) -> None:
     recipe = load_recipe(text)
     dumped = dump_recipe(recipe)
@@ -395,7 +470,7 @@ SWITCH = st.sampled_from([(Rule((0.0,)),), (Rule((1.0,)),), (Rule((1.0,), "x"), 
 
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
-    """Chains of slerps and linears with settings at every level they may have."""
+    """Chains of merges with settings at every level they may have."""
     models = draw(st.lists(TEXTS, min_size=3, max_size=5, unique=True))
     stages: list[Stage] = []
     for number in range(draw(st.integers(1, 3))):
@@ -406,12 +481,16 @@ def recipes(draw: st.DrawFn) -> Recipe:
 
 @st.composite
 def stage(draw: st.DrawFn, models: tuple[str, ...], name: str) -> Stage:
-    method = draw(st.sampled_from(["slerp", "linear"]))
-    key = {"slerp": "t", "linear": "weight"}[method]
-    extra = {"normalize": draw(SWITCH)} if method == "linear" and draw(st.booleans()) else {}
-    own = {key: draw(PARAMETERS)} | extra
+    method = draw(st.sampled_from(["slerp", "linear", "task_arithmetic"]))
+    key = "t" if method == "slerp" else "weight"
+    own = {key: draw(PARAMETERS)}
+    if method != "slerp" and draw(st.booleans()):
+        own["normalize"] = draw(SWITCH)
+    if method == "task_arithmetic" and draw(st.booleans()):
+        own["lambda"] = draw(PARAMETERS)
+    takes = {"slerp": (), "linear": models, "task_arithmetic": models[1:]}[method]
     inputs = tuple(
-        Input(m, {key: draw(PARAMETERS)} if method == "linear" and draw(st.booleans()) else {})
+        Input(m, {key: draw(PARAMETERS)} if m in takes and draw(st.booleans()) else {})
         for m in models
     )
     parts: tuple[Slice, ...] = (Slice(inputs),)
@@ -436,7 +515,7 @@ def test_every_recipe_survives_dump_and_load(recipe: Recipe) -> None:
 @given(st.data())
 def test_no_damage_to_a_recipe_crashes_the_reader(data: st.DataObject) -> None:
     """Whatever is cut out, put in or moved: a recipe or one StudioError, never another error."""
-    text = data.draw(st.sampled_from([SLERP, LINEAR, SLICES, STAGES, WILD]))
+    text = data.draw(st.sampled_from(SOUND))
     at = data.draw(st.integers(0, len(text)))
     cut = data.draw(st.integers(0, 12))
     put = data.draw(

@@ -1,14 +1,20 @@
 import copy
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import studio.ui
 from studio.errors import StudioError
+from studio.merge.methods import METHODS
+from studio.merge.recipe_dump import dump_recipe
 from studio.merge.recipe_yaml import load_recipe
 from studio.ui.presets import presets, refuse_strange_models
 from studio.ui.recipe_json import recipe_from_json, recipe_to_json
 
+WEB = Path(studio.ui.__file__).parent / "web"
 DEMO = presets()["demo"].recipe
 RICH = """
 merge_method: slerp
@@ -36,12 +42,35 @@ models:
   - {model: "null", parameters: {weight: 2}}
 parameters: {normalize: false}
 """
+OTHERS = """
+merge_method: karcher
+name: mean
+models: [{model: b}, {model: c}]
+parameters: {max_iter: 5}
+---
+merge_method: task_arithmetic
+name: task
+base_model: a
+models: [{model: mean, parameters: {weight: [0.5, 1]}}]
+parameters: {lambda: 0.9, normalize: true}
+---
+merge_method: model_stock
+base_model: a
+models: [{model: task}, {model: c}]
+"""
 
 
-@pytest.mark.parametrize("recipe", [DEMO, load_recipe(RICH), load_recipe(LINEAR)])
-def test_recipe_survives_the_way_to_the_page_and_back(recipe: Any) -> None:
+@pytest.mark.parametrize("text", [dump_recipe(DEMO), RICH, LINEAR, OTHERS])
+def test_recipe_survives_the_way_to_the_page_and_back(text: str) -> None:
+    recipe = load_recipe(text)
     data = json.loads(json.dumps(recipe_to_json(recipe)))
     assert recipe_from_json(data) == recipe
+
+
+def test_page_makes_no_curve_of_what_is_not_tuned() -> None:
+    (listed,) = re.findall(r"const NOT_TUNED = (\[.*?\]);", (WEB / "rules.js").read_text())
+    fixed = {k for m in METHODS.values() for k, v in m.settings.items() if not v.is_tuned}
+    assert set(json.loads(listed)) == fixed
 
 
 def changed(*path: object, to: object) -> dict[str, Any]:

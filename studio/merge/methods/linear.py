@@ -29,6 +29,4 @@ LINEAR = Method(
         "weight": Setting(per_input=True, default=None),
         "normalize": Setting(per_input=False, default=1.0, is_switch=True),
     },
-    inputs=None,
-    needs_base=False,
 )

@@ -1,7 +1,7 @@
 """What a merge method is: one pure function from a Gram matrix to coefficients."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,12 +15,20 @@ class Setting:
     """A parameter of a method.
 
     `per_input`: one value for each input instead of one for the stage. `default`: None if the
-    recipe must give it. `is_switch`: true or false in the recipe, 1.0 or 0.0 here.
+    recipe must give it. `is_switch`: true or false in the recipe, 1.0 or 0.0 here. `is_fixed`: a
+    number that tuning leaves alone. `skips_base`: the base takes none and has 0.
     """
 
     per_input: bool
     default: float | None
     is_switch: bool = False
+    is_fixed: bool = False
+    skips_base: bool = False
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether its values are anchors, for curves and search."""
+        return not (self.is_switch or self.is_fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +37,23 @@ class Method:
 
     `coefficients(gram, values)` gets the Gram matrices of a stage's inputs for T tensors,
     (T, k, k), and its settings, (T,) or for per-input ones (T, k); it returns (T, k).
-    `inputs` is the exact number of inputs, None for any number from one up.
+    `inputs` is the exact number of inputs, None for any number from `least` up. `base` says what
+    the first input is where the method gives it a part of its own and recipes must name it.
+    `refused`: switches of mergekit's that make it another method, and why they are not supported.
     """
 
     name: str
     coefficients: Callable[[Floats, Mapping[str, Floats]], Floats]
     settings: Mapping[str, Setting]
-    inputs: int | None
-    needs_base: bool
+    inputs: int | None = None
+    least: int = 1
+    base: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a recipe must name the base."""
+        return self.base is not None
 
 
 def cosine(gram: Floats) -> Floats:

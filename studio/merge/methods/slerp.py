@@ -39,5 +39,5 @@ SLERP = Method(
     coefficients=coefficients,
     settings={"t": Setting(per_input=False, default=None)},
     inputs=2,
-    needs_base=True,
+    base="the t = 0 end",
 )

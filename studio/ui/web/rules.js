@@ -23,13 +23,15 @@ function shortName(model, among) {
   return twice ? model : last(model);
 }
 
+const NOT_TUNED = ["normalize", "max_iter", "tol"]; // switches, and numbers that are no anchors
+
 // Every parameter of a stage that has rules, innermost first, with what it belongs to.
 function parametersOf(stage, layers) {
   const found = [];
   const spans = stage.slices.map((part) => [part.start, (part.end ?? layers) - 1]);
   const add = (settings, over, input) => {
     for (const [name, rules] of Object.entries(settings)) {
-      if (name !== "normalize") found.push({ name, rules, spans: over, input });
+      if (!NOT_TUNED.includes(name)) found.push({ name, rules, spans: over, input });
     }
   };
   stage.slices.forEach((part, index) => {
