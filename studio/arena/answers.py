@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from studio.arena.appended import Follower, json_record
+from studio.durable import Follower, json_record
 from studio.errors import StudioError
 
 FILE = "answers.jsonl"

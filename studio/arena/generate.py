@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from studio import __version__
 from studio.arena import answers as answer_file
 from studio.arena.answers import Answer, AnswerKey, Generated, missing, text_hash
-from studio.arena.appended import append, json_line, locked
 from studio.arena.design import Design, Model
 from studio.arena.prompts import Prompt
 from studio.arena.trial import Trial, now
+from studio.durable import append, json_line, locked
 from studio.errors import StudioError
 
 ENDINGS = ("stop", "length")

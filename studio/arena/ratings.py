@@ -40,7 +40,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from studio.arena.appended import append
+from studio.durable import append
 from studio.errors import StudioError
 
 FILE = "ratings.csv"

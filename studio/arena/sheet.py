@@ -14,13 +14,13 @@ from typing import Any
 
 from studio.arena import answers as answer_file
 from studio.arena.answers import Answer, AnswerKey, missing
-from studio.arena.appended import json_records
 from studio.arena.design import Reveal
 from studio.arena.identity import mask_identity
 from studio.arena.prompts import Prompt, prompt_from_data
 from studio.arena.ratings import SEALED
 from studio.arena.schedule import Item
 from studio.arena.trial import AMENDMENTS, FIXED, Trial, open_trial
+from studio.durable import json_records
 from studio.errors import StudioError
 
 PACK, PACK_CARDS, PACK_PROMPTS = "pack.json", "cards.jsonl", "prompts.jsonl"

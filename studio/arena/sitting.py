@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
-from studio.arena.appended import append, json_line, locked
 from studio.arena.design import Reveal, check_label
 from studio.arena.prompts import Message
 from studio.arena.ratings import LONGEST_COMMENT, Verdict, Vote, append_votes, scores_json
 from studio.arena.sheet import SEALED_COLUMNS, Card, Sheet, open_sheet
 from studio.arena.sitting_log import EVENTS, SittingLog
 from studio.arena.trial import now
+from studio.durable import append, json_line, locked
 from studio.errors import StudioError
 
 VERDICTS = {

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from studio.arena.appended import Follower, json_record
 from studio.arena.ratings import FILE, Vote, check_header, parse_vote, standing
+from studio.durable import Follower, json_record
 
 EVENTS = "sittings.jsonl"
 

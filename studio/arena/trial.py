@@ -21,11 +21,11 @@ from typing import Any
 from studio import __version__
 from studio.arena import answers as answer_file
 from studio.arena.answers import Answer, AnswerKey, read_answers
-from studio.arena.appended import append, json_line, json_records, locked, write_whole
 from studio.arena.design import Design
 from studio.arena.design_yaml import design_from_data
 from studio.arena.prompts import Prompt, prompt_from_data
 from studio.arena.schedule import Item, schedule
+from studio.durable import append, json_line, json_records, locked, write_whole
 from studio.errors import StudioError, nearest
 
 FIXED, PROMPTS, KEY, AMENDMENTS = "design.json", "prompts.jsonl", "key.json", "amendments.jsonl"

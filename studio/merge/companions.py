@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studio import chat_template
+from studio.durable import sync_folder
 from studio.errors import StudioError
 from studio.merge.card import Prompt, make_card
 from studio.merge.journal import ShardRecord
@@ -99,12 +100,3 @@ def _write(path: Path, content: bytes) -> None:
             f"{path}: cannot be written ({error.strerror}); make room, then run the same command "
             "again: the finished weights are kept"
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names of the files in the folder last: which there are, and what they are called."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

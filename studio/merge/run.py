@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.durable import sync_folder
 from studio.errors import StudioError
-from studio.merge.companions import sync_folder, write_companions
+from studio.merge.companions import write_companions
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.journal import Journal, ShardRecord, plan_of
 from studio.merge.mixing import Mixer

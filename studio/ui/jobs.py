@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from studio.durable import write_whole
 from studio.errors import StudioError
 
 log = logging.getLogger(__name__)
@@ -157,16 +158,7 @@ class MergeJobs:
     def _write(self, name: str, recipe: str) -> Path:
         """Keep a recipe for its process; no name of a result begins with a dot."""
         file = self.folder / ".recipes" / name
-        partial = file.with_name(f"{file.name}.{threading.get_ident()}.new")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(recipe, encoding="utf-8")
-            os.replace(partial, file)
-        except OSError as error:
-            raise StudioError(
-                f"{self.folder} cannot be written: {error.strerror}; mend that, or set STUDIO_DATA "
-                "to another folder"
-            ) from error
+        write_whole(file, recipe)
         return file
 
     def cancel(self) -> Job:

@@ -180,6 +180,6 @@ def test_check_gives_what_the_command_says(jobs: MergeJobs) -> None:
 def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     jobs = MergeJobs(tmp_path / "file", STAND_IN)
-    with pytest.raises(StudioError, match="cannot be written: Not a directory.*STUDIO_DATA"):
+    with pytest.raises(StudioError, match=r"cannot be written \(Not a directory\)"):
         jobs.start("r", "mine")
     assert jobs.snapshot().state == "idle"

@@ -1,13 +1,14 @@
-"""Files that only grow: a line a record, synced before anybody is told that it is stored.
+"""Files that last: replaced whole, or growing a line a record, synced before anybody is told.
 
-A line counts once its newline is there. What a killed writer left behind the last newline is cut
-off by the next one who writes; nothing was promised for it. One lock file a folder keeps writers
-apart, be they threads or processes.
+In a file that grows, a line counts once its newline is there. What a killed writer left behind the
+last newline is cut off by the next one who writes; nothing was promised for it. One lock file a
+folder keeps writers apart, be they threads or processes.
 """
 
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,18 +81,28 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file at once: there is the old text or the new one, never a part."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file at once: there is the old content or the new one, never a part.
+
+    Its folder is made if need be.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise StudioError(f"{path}: cannot be written ({error.strerror}); make room") from error
+        raise StudioError(
+            f"{path}: cannot be written ({error.strerror}); make room or mend its folder"
+        ) from error
 
 
 class Follower:
