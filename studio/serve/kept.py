@@ -1,0 +1,95 @@
+"""What a user saves for another day: sampling presets and prompt formats, one JSON file each."""
+
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from studio.errors import StudioError
+from studio.serve.formats import Format, edited
+from studio.serve.sampling import PRESETS, Sampling
+from studio.weights.strict_json import read_object
+
+NAME = re.compile(r"[^\s/\\][^/\\\n\r\t]{0,38}[^\s/\\]|[^\s/\\]")
+MOST = 100
+
+
+class Kept:
+    """Named objects in a file that is replaced whole; what another process wrote is seen."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def read(self) -> dict[str, Any]:
+        """All of them; raises StudioError if the file is not what was written."""
+        return dict(read_object(self._file)) if self._file.is_file() else {}
+
+    def put(self, name: str, value: object) -> None:
+        """Keep `value` under this name, None to forget it."""
+        with self._lock:
+            kept = self.read()
+            if value is None:
+                kept.pop(name, None)
+            else:
+                kept[name] = value
+            if len(kept) > MOST:
+                raise StudioError(f"{MOST} are kept already; forget some first")
+            partial = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_text(json.dumps(kept, ensure_ascii=False, indent=1), "utf-8")
+                os.replace(partial, self._file)
+            except OSError as error:
+                raise StudioError(
+                    f"{self._file} cannot be written: {error.strerror}; mend that, or set "
+                    "STUDIO_DATA to another folder"
+                ) from error
+
+
+class Presets:
+    """The studio's sampling presets and the user's own, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._kept = Kept(folder / "presets.json")
+
+    def all(self) -> Mapping[str, Sampling]:
+        """The studio's first, then the user's."""
+        own = {name: Sampling.from_data(data) for name, data in self._kept.read().items()}
+        return {**PRESETS, **own}
+
+    def save(self, name: object, data: object) -> None:
+        """Keep a sampling; raises StudioError if a value, or the name, cannot be."""
+        self._kept.put(_checked(name), Sampling.from_data(data).as_data())
+
+    def forget(self, name: object) -> None:
+        """Drop a preset of the user's."""
+        self._kept.put(_checked(name), None)
+
+
+class Formats:
+    """The prompt formats that the user edited, by model."""
+
+    def __init__(self, folder: Path) -> None:
+        self._kept = Kept(folder / "formats.json")
+
+    def of(self, model: str, folder: Path | None) -> Format | None:
+        """The edited format of a model, None if there is none."""
+        data = self._kept.read().get(model)
+        return edited(data["template"], data["stop"], folder) if data else None
+
+    def save(self, model: str, used: Format | None) -> None:
+        """Keep an edited format for a model, None to forget it."""
+        kept = used and {"template": used.template, "stop": list(used.stop)}
+        self._kept.put(model, kept)
+
+
+def _checked(name: object) -> str:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise StudioError(f"{str(name)[:60]!r} cannot name a preset: use 1 to 40 letters on a line")
+    if name in PRESETS:
+        raise StudioError(f'"{name}" is a preset of the studio; choose another name')
+    return name
