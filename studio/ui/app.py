@@ -14,6 +14,7 @@ from studio.ui.access import Access, answers
 from studio.ui.assets import asset_routes
 from studio.ui.gate import Gate
 from studio.ui.jobs import STUDIO, MergeJobs
+from studio.ui.library import Library
 from studio.ui.merge_tab import MergeDesk, merge_tab
 from studio.ui.theme import WEB, script, styles, theme
 from studio.ui.tuning import Tuner
@@ -62,7 +63,7 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
             apply_default_css=False,
         )
         with gr.Tabs(elem_id="tabs"), gr.Tab("Merge", id="merge"):
-            merge_tab(MergeDesk(access, jobs, Tuner()))
+            merge_tab(MergeDesk(access, jobs, Tuner(), Library(settings.data_dir / "recipes")))
     return Studio(settings, page, jobs)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
+from studio.merge.methods import METHODS
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_dump import dump_recipe
 from studio.merge.recipe_yaml import load_recipe
 from studio.ui.access import Access, answers
 from studio.ui.jobs import Job, MergeJobs
+from studio.ui.library import Library
 from studio.ui.presets import presets, refuse_strange_models
 from studio.ui.recipe_json import recipe_from_json, recipe_to_json
 from studio.ui.theme import script
@@ -22,7 +25,10 @@ from studio.ui.tuning import Tuner
 LONGEST_RECIPE = 200_000
 LONGEST_BASE = 1000
 MOST_RESULTS = 30
-SCRIPTS = ("dom.js", "rules.js", "curve.js", "stage.js", "shares.js", "merge.js", "tab.js")
+SCRIPTS = (
+    "dom.js", "rules.js", "recipes.js", "curve.js", "plot.js", "figures.js", "results.js",
+    "lines.js", "stage.js", "editor.js", "graph.js", "merge.js", "library.js", "work.js", "tab.js",
+)  # fmt: skip
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
@@ -30,8 +36,8 @@ Answer = dict[str, Any]
 class MergeDesk:
     """What the page can ask for; every request carries the visitor's `token`, or none."""
 
-    def __init__(self, access: Access, jobs: MergeJobs, tuner: Tuner) -> None:
-        self.access, self.jobs, self.tuner = access, jobs, tuner
+    def __init__(self, access: Access, jobs: MergeJobs, tuner: Tuner, library: Library) -> None:
+        self.access, self.jobs, self.tuner, self.kept = access, jobs, tuner, library
         self.presets = presets()
 
     def preview(self, request: Request) -> Answer:
@@ -60,6 +66,36 @@ class MergeDesk:
     def write_yaml(self, request: Request) -> Answer:
         """A recipe as the text of a file."""
         return {"text": dump_recipe(self._recipe(request))}
+
+    def library(self, request: Request) -> Answer:
+        """What the owner has saved."""
+        self.access.require_owner(request.get("token"), "the library")
+        return {"entries": [asdict(entry) for entry in self.kept.entries()]}
+
+    def open_recipe(self, request: Request) -> Answer:
+        """A saved recipe, for the page."""
+        self.access.require_owner(request.get("token"), "the library")
+        return {"recipe": recipe_to_json(self.kept.open(request.get("name")))}
+
+    def save_recipe(self, request: Request) -> Answer:
+        """Save a recipe; `exists` if the name is taken and the page did not say to replace it."""
+        self.access.require_owner(request.get("token"), "saving")
+        try:
+            self.kept.save(
+                request.get("name"),
+                self._recipe(request),
+                request.get("note"),
+                replace=request.get("replace") is True,
+            )
+        except FileExistsError:
+            return {"exists": True}
+        return self.library(request)
+
+    def delete_recipe(self, request: Request) -> Answer:
+        """Delete a saved recipe."""
+        self.access.require_owner(request.get("token"), "deleting")
+        self.kept.delete(request.get("name"))
+        return self.library(request)
 
     def check_merge(self, request: Request) -> Answer:
         """The preflight check, in a process of its own."""
@@ -150,24 +186,48 @@ def results_in(folder: Path) -> list[Answer]:
     return sorted(found, key=itemgetter("made"), reverse=True)[:MOST_RESULTS]
 
 
+def describe_methods() -> Answer:
+    """What the page's editor of stages needs to know of each method."""
+    return {
+        method.name: {
+            "inputs": method.inputs,
+            "least": method.least,
+            "needs_base": method.needs_base,
+            "settings": {
+                name: {
+                    "per_input": setting.per_input,
+                    "default": setting.default,
+                    "switch": setting.is_switch,
+                    "fixed": setting.is_fixed,
+                    "skips_base": setting.skips_base,
+                }
+                for name, setting in method.settings.items()
+            },
+        }
+        for method in METHODS.values()
+    }
+
+
 def merge_tab(desk: MergeDesk) -> gr.HTML:
     """The tab's one component; its value tells the page what recipes there are."""
     handlers = (
-        desk.preview, desk.tensors, desk.measure, desk.read_yaml, desk.write_yaml,
-        desk.check_merge, desk.start_merge, desk.cancel_merge, desk.state,
+        desk.preview, desk.tensors, desk.measure, desk.read_yaml, desk.write_yaml, desk.library,
+        desk.open_recipe, desk.save_recipe, desk.delete_recipe, desk.check_merge, desk.start_merge,
+        desk.cancel_merge, desk.state,
     )  # fmt: skip
     shipped = [
         {
             "id": name,
             "title": preset.title,
             "layers": preset.layers,
+            "base": preset.base,
             "recipe": recipe_to_json(preset.recipe),
         }
         for name, preset in desk.presets.items()
     ]
     # Not a subclass: Gradio writes a .pyi file beside the module of each class of components.
     return gr.HTML(
-        value={"presets": shipped},
+        value={"presets": shipped, "methods": describe_methods()},
         html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
         js_on_load=script(*SCRIPTS),
         server_functions=[answers(handler) for handler in handlers],

@@ -15,6 +15,12 @@ from tests.e2e.conftest import ROOT, WITH_STAND_IN, Visited
 LAST = "component-1, layer 3, t"
 TOO_WIDE = """[...document.querySelectorAll(".ms *")]
     .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).length"""
+READ_SHARES = """(box, row) => {
+    const axis = box.layout.xaxis, at = axis.tickvals[axis.ticktext.indexOf(row)];
+    const type = /^[0-9]+$/.test(row) ? "scatter" : "bar";
+    return box.data.filter((trace) => trace.type === type && trace.customdata)
+        .map((trace) => trace.y[trace.x.indexOf(at)]);
+}"""
 NAMELESS = """roots => roots
     .flatMap((root) => [...root.querySelectorAll("button, input, select, [role=slider]")])
     .filter((e) => !(e.ariaLabel || e.innerText?.trim() || e.labels?.length))
@@ -35,11 +41,12 @@ def shares(page: Page) -> list[str]:
     return page.locator(".ms-legend strong").all_inner_texts()
 
 
-def bars(page: Page) -> list[str]:
-    """The heights of the bars of the last layer."""
-    return page.locator('.ms-share[data-row="layer 3"]').evaluate_all(
-        "found => found.map((bar) => Number(bar.getAttribute('height')).toFixed(1))"
-    )
+def drawn(page: Page, row: str) -> list[float]:
+    """The sources' shares at a row of the chart, as it is drawn: 3 is a layer, head is outside."""
+    chart = page.get_by_role("img", name="Share of each source by layer")
+    expect(chart.locator(".trace").first).to_be_attached(timeout=30_000)
+    found: list[float] = chart.evaluate(READ_SHARES, row)
+    return found
 
 
 def settled(page: Page) -> Page:
@@ -54,7 +61,7 @@ def name(page: Page, text: str) -> None:
 def test_tune_merge_and_generate(studio: Visited, visit: Callable[..., Page]) -> None:
     page = settled(visit(studio.url))
     expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)
-    before, before_bars = shares(page), bars(page)
+    before, before_drawn = shares(page), drawn(page, "3")
     knob = page.get_by_role("slider", name=LAST).locator(".ms-knob").bounding_box()
     assert knob is not None
     x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
@@ -67,7 +74,7 @@ def test_tune_merge_and_generate(studio: Visited, visit: Callable[..., Page]) ->
     moved = float(field.input_value())
     assert 0.8 < moved <= 1
     expect(page.locator(".ms-legend strong").first).not_to_have_text(before[0])
-    assert bars(page) != before_bars
+    assert drawn(page, "3") != before_drawn
 
     name(page, "tuned")
     page.get_by_role("button", name="Merge", exact=True).click()
@@ -146,19 +153,22 @@ def test_anchors_are_added_and_removed(studio: Visited, visit: Callable[..., Pag
 
 def test_head_has_its_own_t(studio: Visited, visit: Callable[..., Page]) -> None:
     page = settled(visit(studio.url))
+    shares_before = shares(page)
     field = page.get_by_label("component-1, lm_head, t", exact=True)
     expect(field).to_have_attribute("placeholder", "0.25")
-    head = page.locator('.ms-share[data-row="head"]').first
-    before = head.get_attribute("height")
+    before = drawn(page, "head")
+    assert before == pytest.approx(drawn(page, "0"), abs=0.02)
     field.fill("0.9")
-    expect(head).not_to_have_attribute("height", before or "")
+    expect(page.locator(".ms-legend strong").first).not_to_have_text(shares_before[0])
+    assert drawn(page, "head")[0] < before[0] - 0.1  # less of the first, more of the second source
     with page.expect_download() as download:
         page.get_by_role("button", name="Download YAML").click()
     text = Path(download.value.path()).read_text()
     assert download.value.suggested_filename == "demo.yaml"
     assert "filter: lm_head" in text and "0.9" in text
     page.get_by_role("button", name="component-1, lm_head: follow the first anchor again").click()
-    expect(head).to_have_attribute("height", before or "")
+    expect(page.locator(".ms-legend strong").first).to_have_text(shares_before[0])
+    assert drawn(page, "head") == before
 
 
 def test_wrong_number_changes_nothing(studio: Visited, visit: Callable[..., Page]) -> None:
@@ -211,7 +221,7 @@ def test_draft_survives_a_reload(studio: Visited, visit: Callable[..., Page]) ->
     page.get_by_label(f"{LAST}, exact value").fill("0.77")
     page.reload()
     expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.77")
-    page.get_by_role("button", name="Reset").click()
+    page.get_by_role("button", name="Reset", exact=True).click()
     expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.5")
 
 

@@ -116,6 +116,22 @@ def test_assumed_layers_are_checked(client: httpx.Client, layers: object) -> Non
     assert "whole number" in call(client, "preview", recipe=DEMO, layers=layers)["error"]
 
 
+def test_library_is_the_owners(client: httpx.Client, studio: Studio, kind: str) -> None:
+    for function in ("library", "open_recipe", "save_recipe", "delete_recipe"):
+        answer = call(client, function, recipe=DEMO, name="mine", note="", token="wrong")
+        assert (set(answer) == {"error"}) is (kind != "open" or function == "open_recipe")
+    if kind == "closed":
+        assert not (studio.settings.data_dir / "recipes").exists()
+        return
+    token = TOKEN if kind == "owned" else None
+    saved = call(client, "save_recipe", recipe=DEMO, name="mine", note="a note", token=token)
+    assert [(entry["name"], entry["note"]) for entry in saved["entries"]] == [("mine", "a note")]
+    taken = call(client, "save_recipe", recipe=DEMO, name="mine", note="", token=token)
+    assert taken == {"exists": True}
+    assert call(client, "open_recipe", name="mine", token=token)["recipe"] == DEMO
+    assert call(client, "delete_recipe", name="mine", token=token) == {"entries": []}
+
+
 def test_chart_library_is_served_and_nothing_else_of_its_folder(client: httpx.Client) -> None:
     answer = client.get("/studio/plotly.min.js")
     assert answer.status_code == 200 and "javascript" in answer.headers["content-type"]

@@ -1,13 +1,14 @@
 // A parameter over the layers: lines to drag by their anchors, and a dot for what each layer gets.
 const CURVE = { height: 196, left: 34, right: 14, top: 26, bottom: 40 };
+const FINE = 0.01, COARSE = 0.1, SNAP = 0.05;
 
-// view() → { layers, lines: [{ anchors, spans, title, dashed }], dots, ends: {low, high}, name }
-// change(line, anchor, value, isFinal) is called while a point moves.
-function makeCurve(view, change) {
-  const back = s("g"), front = s("g");
-  const svg = s("svg", { class: "ms-curve", role: "group" }, back, front);
+// view() → { layers, lines: [{ key, anchors, spans, title, dashed, colour }], dots, ends: {low, high}, name, snap }
+// act: { move(line, anchor, value, isFinal), add(line), remove(line, anchor) }
+function makeCurve(view, act) {
+  const back = s("g"), middle = s("g"), front = s("g");
+  const svg = s("svg", { class: "ms-curve", role: "group" }, back, middle, front);
   const box = h("div", { class: "ms-chart" }, svg);
-  let width = 480, scale = null, points = [];
+  let width = 480, scale = null, points = [], paths = [];
 
   function measure() {
     const { layers, lines, dots } = view();
@@ -45,11 +46,6 @@ function makeCurve(view, change) {
       back.append(s("text", { class: "ms-tick", x: scale.x(layer), y: height - 6, "text-anchor": "middle" },
         layer === 0 ? "layer 0" : layer));
     }
-    for (const line of lines) {
-      for (const span of line.spans) {
-        back.append(s("path", { class: `ms-line${line.dashed ? " ms-dashed" : ""}`, d: path(line.anchors, span) }));
-      }
-    }
     (dots || []).forEach((value, layer) => {
       const isInside = main.spans.some(([from, to]) => layer >= from && layer <= to);
       if (layers <= 40 && Number.isFinite(value) && isInside) {
@@ -84,42 +80,59 @@ function makeCurve(view, change) {
         s("tspan", { class: "ms-strong" }, words), s("tspan", {}, `only ${end.label}`)));
   }
 
-  function makePoints() {
-    points = [];
-    front.replaceChildren();
-    view().lines.forEach((line, which) => {
+  // Lines and points are made once: what is held by a pointer must not be replaced under it.
+  function makeParts() {
+    points = []; paths = [];
+    front.replaceChildren(); middle.replaceChildren();
+    const { lines } = view();
+    [...lines.keys()].reverse().forEach((which) => { // the first rule wins, so it lies on top
+      const line = lines[which];
+      line.spans.forEach((_, part) => {
+        const style = line.colour ? `stroke:${line.colour}` : null;
+        const drawn = s("path", { class: `ms-line${line.dashed ? " ms-dashed" : ""}`, style });
+        const reach = s("path", { class: "ms-reach", onclick: () => act.add(which) }, s("title", {}, "Click to add an anchor"));
+        paths.push({ drawn, reach, which, part });
+        middle.append(drawn, reach);
+      });
       line.anchors.forEach((_, k) => {
         const point = s("g", { class: "ms-point", role: "slider", tabindex: 0, "data-key": `${line.key}-point-${k}`,
                                "aria-orientation": "vertical" },
           s("circle", { class: "ms-touch", r: 20 }), s("circle", { class: "ms-ring", r: 12 }),
-          s("circle", { class: "ms-knob", r: 7 }));
+          s("circle", { class: "ms-knob", r: 7, style: line.colour ? `fill:${line.colour}` : null }));
         hold(point, which, k);
         points.push({ point, which, k });
-        front.append(point);
       });
     });
+    // Left to right for the Tab key, however they lie on each other.
+    points.sort((a, b) => b.which - a.which || a.k - b.k);
+    front.append(...points.map(({ point }) => point));
   }
   function hold(point, which, k) {
     const value = () => view().lines[which].anchors[k];
-    const set = (next, isFinal) => {
+    const set = (next, isFinal, step = FINE) => {
       const held = Math.min(Math.max(next, Math.min(scale.low, 0)), Math.max(scale.high, 1));
-      change(which, k, Math.round(held * 100) / 100, isFinal);
+      act.move(which, k, Math.round(Math.round(held / step) * step * 1000) / 1000, isFinal);
     };
     point.addEventListener("pointerdown", (event) => {
+      if (event.button > 0) return;
       point.setPointerCapture(event.pointerId);
       point.focus({ preventScroll: true });
       event.preventDefault();
     });
     point.addEventListener("pointermove", (event) => {
       if (!point.hasPointerCapture(event.pointerId)) return;
-      set(scale.value(event.clientY - svg.getBoundingClientRect().top), false);
+      set(scale.value(event.clientY - svg.getBoundingClientRect().top), false, view().snap ? SNAP : FINE);
     });
-    point.addEventListener("pointerup", () => change(which, k, value(), true));
+    point.addEventListener("pointerup", () => act.move(which, k, value(), true));
+    point.addEventListener("dblclick", () => act.remove(which, k));
     point.addEventListener("keydown", (event) => {
-      const steps = { ArrowUp: 0.01, ArrowRight: 0.01, ArrowDown: -0.01, ArrowLeft: -0.01, PageUp: 0.1, PageDown: -0.1 };
-      if (event.key in steps) set(value() + steps[event.key], true);
+      const step = view().snap ? SNAP : FINE;
+      const steps = { ArrowUp: step, ArrowRight: step, ArrowDown: -step, ArrowLeft: -step, PageUp: COARSE, PageDown: -COARSE };
+      if (event.key in steps) set(value() + steps[event.key], true, Math.min(step, Math.abs(steps[event.key])));
       else if (event.key === "Home") set(0, true);
       else if (event.key === "End") set(1, true);
+      else if (event.key === "Delete" || event.key === "Backspace") act.remove(which, k);
+      else if (event.key === "Insert" || event.key === "+") act.add(which, k);
       else return;
       event.preventDefault();
     });
@@ -129,7 +142,13 @@ function makeCurve(view, change) {
     const { lines, name, ends } = view();
     measure();
     backdrop();
-    if (points.length !== lines.reduce((sum, line) => sum + line.anchors.length, 0)) makePoints();
+    const count = (list) => lines.reduce((sum, line) => sum + list(line).length, 0);
+    if (points.length !== count((line) => line.anchors) || paths.length !== count((line) => line.spans)) makeParts();
+    for (const { drawn, reach, which, part } of paths) {
+      const d = path(lines[which].anchors, lines[which].spans[part]);
+      drawn.setAttribute("d", d);
+      reach.setAttribute("d", d);
+    }
     for (const { point, which, k } of points) {
       const line = lines[which], value = line.anchors[k];
       point.setAttribute("transform", `translate(${scale.x(place(line.anchors, line.spans[0], k))} ${scale.y(value)})`);

@@ -33,6 +33,13 @@ function recall(key) {
   if (key in memory) return memory[key];
   try { return localStorage.getItem(key); } catch { return null; }
 }
+// What belongs to this browser tab alone, over reloads.
+function rememberHere(key, value) {
+  try { sessionStorage.setItem(key, value); } catch { /* then the latest of all tabs comes back */ }
+}
+function recallHere(key) {
+  try { return sessionStorage.getItem(key); } catch { return null; }
+}
 
 const OFFLINE = "The studio does not answer. Your tuning is kept on this page; trying again …";
 async function ask(name, data) {

@@ -1,4 +1,7 @@
 // Recipes on the page: plain JSON as the server sends it. Nothing here touches the screen.
+const METHODS = props.value.methods; // { name: { inputs, least, needs_base, settings: { name: … } } }
+const isTuned = (method, name) => { const about = METHODS[method]?.settings[name]; return !(about?.switch || about?.fixed); };
+const copyOf = (value) => JSON.parse(JSON.stringify(value));
 const OUTSIDE = [
   { row: "embeddings", filter: "embed_tokens", title: "Embeddings" },
   { row: "norm", filter: "model.norm", title: "Final norm" },
@@ -23,15 +26,13 @@ function shortName(model, among) {
   return twice ? model : last(model);
 }
 
-const NOT_TUNED = ["normalize", "max_iter", "tol"]; // switches, and numbers that are no anchors
-
-// Every parameter of a stage that has rules, innermost first, with what it belongs to.
+// Every parameter of a stage that can be tuned, innermost first, with what it belongs to.
 function parametersOf(stage, layers) {
   const found = [];
   const spans = stage.slices.map((part) => [part.start, (part.end ?? layers) - 1]);
   const add = (settings, over, input) => {
     for (const [name, rules] of Object.entries(settings)) {
-      if (!NOT_TUNED.includes(name)) found.push({ name, rules, spans: over, input });
+      if (isTuned(stage.method, name)) found.push({ name, rules, spans: over, input });
     }
   };
   stage.slices.forEach((part, index) => {

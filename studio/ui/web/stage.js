@@ -1,23 +1,43 @@
-// A stage's card: which end is which, the curve, a field for every number.
-// desk: { recipe, layers(), preview(), edit(key, change), colour(model), label(model) }
+// A stage's card: which end is which, the curves, and on request everything else about it.
+// desk: see tab.js
 function stageCard(stage, index, desk) {
-  const title = stage.name || "Result";
-  const models = stage.slices[0].inputs.map((input) => input.model);
+  const title = desk.stageTitle(index);
+  const models = modelsOf(stage);
   const isSlerp = stage.method === "slerp";
+  const isResult = index === desk.recipe().stages.length - 1;
   const blocks = parametersOf(stage, desk.layers()).map((parameter, which) =>
     parameterBlock(stage, index, parameter, { ...desk, which, models, title }));
-  const element = h("section", { class: "ms-card ms-stage", "aria-label": `Stage ${index + 1}: ${title}` },
-    h("div", { class: "ms-row" },
-      h("span", { class: "ms-number", "aria-hidden": "true" }, index + 1),
+  const isEdited = desk.edited() === index;
+  const editor = isEdited ? stageEditor(stage, index, desk) : null;
+  const open = h("button", { type: "button", class: "ms-button ms-small", "data-key": `s${index}-edit`, "aria-expanded": String(isEdited),
+    "aria-label": `${isEdited ? "Close" : "Edit"} ${title}`, onclick: () => desk.setEdited(isEdited ? null : index) }, isEdited ? "Done" : "Edit");
+  const reset = h("button", { type: "button", class: "ms-button ms-small", "data-key": `s${index}-reset`, "aria-label": `Reset ${title}`,
+    title: "This stage as the recipe had it when it was opened", onclick: () => desk.resetStage(index) }, "Reset");
+  const isUsed = isResult || desk.recipe().stages.some((other) => modelsOf(other).includes(stage.name));
+  const impact = h("p", { class: "ms-hint ms-impact", hidden: true });
+  const element = h("section", { class: "ms-card ms-stage", id: `ms-stage-${index}`, tabindex: -1, "aria-label": `Stage ${index + 1}: ${title}` },
+    h("div", { class: "ms-row ms-stage-head" },
+      h("span", { class: "ms-number", "aria-hidden": "true", style: `background:${desk.stageColour(index)}` }, index + 1),
       h("h3", {}, title),
       h("span", { class: "ms-chip" }, stage.method),
-      (stage.out_dtype || stage.dtype) && h("span", { class: "ms-chip ms-quiet" }, stage.out_dtype || stage.dtype)),
-    h("dl", { class: "ms-ends" }, models.map((model, k) => h("div", {},
+      (stage.out_dtype || stage.dtype) && h("span", { class: "ms-chip ms-quiet" }, stage.out_dtype || stage.dtype),
+      h("span", { class: "ms-space" }), reset, open),
+    editor || h("dl", { class: "ms-ends" }, models.map((model, k) => h("div", {},
       h("dt", {}, isSlerp ? `t = ${k}` : `input ${k + 1}`),
       h("dd", {}, swatch(desk.colour(model)), reference(model),
-        isSlerp && k === 0 && h("span", { class: "ms-quiet ms-note" }, "base"))))),
-    blocks.map((block) => block.element));
-  return { element, refresh: () => blocks.forEach((block) => block.refresh()) };
+        (isSlerp || METHODS[stage.method].needs_base) && k === 0 && h("span", { class: "ms-quiet ms-note" }, "base"))))),
+    !isUsed && h("p", { class: "ms-warn ms-plain" }, "No other stage uses this one yet: choose it as an input of the stage that should."),
+    blocks.map((block) => block.element), impact);
+  return {
+    element,
+    refresh() {
+      reset.disabled = !desk.isStageChanged(index);
+      blocks.forEach((block) => block.refresh());
+      const found = desk.preview()?.stages[index];
+      impact.hidden = !(found && found.effect !== undefined && found.effect < 0.01);
+      if (!impact.hidden) impact.textContent = "This stage changes the result very little.";
+    },
+  };
 }
 
 function reference(model) { // in full: 7B and 70B models differ in little more than the name
@@ -29,9 +49,10 @@ const swatch = (colour) => h("span", { class: "ms-swatch", style: `background:${
 function parameterBlock(stage, index, parameter, desk) {
   const { name, rules, spans, input } = parameter;
   const key = `s${index}-p${desk.which}`;
-  const lines = rules.filter((rule) => !isOutside(rule));
-  const wide = lines.map((rule, k) => ({
-    rule, key: `${key}-r${k}`, spans, dashed: rule.filter !== null,
+  const inner = rules.filter((rule) => !isOutside(rule));
+  const lines = inner.map((rule, k) => ({
+    rule, rules, key: `${key}-r${k}`, spans, dashed: rule.filter !== null, order: k, count: inner.length,
+    colour: rule.filter === null ? null : `var(--ms-s${(k + index) % 4})`,
     title: [desk.title, input && desk.label(input), rule.filter && `“${rule.filter}”`].filter(Boolean).join(", "),
   }));
   const ends = stage.method === "slerp" && name === "t" && {
@@ -47,81 +68,39 @@ function parameterBlock(stage, index, parameter, desk) {
   const rowsOf = (kind) => (desk.preview()?.rows || []).map((row, k) => [row, k]).filter(([row]) => kind(row)).map(([, k]) => k);
   const curve = lines.length ? makeCurve(
     () => ({
-      layers: desk.layers(), name, ends,
-      lines: wide.map((line) => ({ ...line, anchors: line.rule.anchors })),
+      layers: desk.layers(), name, ends, snap: desk.snap(),
+      lines: lines.map((line) => ({ ...line, anchors: line.rule.anchors })),
       // where some tensors of a layer follow a rule of their own, no dot could stand for all
-      dots: wide.every((line) => !line.dashed) && values() && rowsOf((row) => row.startsWith("layer")).map((k) => values()[k]),
+      dots: lines.every((line) => !line.dashed) && values() && rowsOf((row) => row.startsWith("layer")).map((k) => values()[k]),
     }),
-    (which, k, value, isFinal) => desk.edit(`${wide[which].key}-${k}`, () => { wide[which].rule.anchors[k] = value; }, { isFinal }),
+    {
+      move: (which, k, value, isFinal) => desk.edit(`${lines[which].key}-${k}`, () => { lines[which].rule.anchors[k] = value; }, { isFinal }),
+      add: (which, k = 0) => changeCount(lines[which], desk, "point", k, addAnchor),
+      remove: (which, k) => changeCount(lines[which], desk, "point", k, (rule) => rule.anchors.splice(k, 1)),
+    },
   ) : null;
-  const fields = wide.map((line) => anchorFields(line, name, desk));
+  const blocks = lines.map((line) => lineBlock(line, name, desk));
   const outside = outsideFields({ key, name, rules, input }, values, desk);
   return {
     element: h("div", { class: "ms-parameter" },
-      input && h("h4", {}, swatch(desk.colour(input)), `${name} of ${desk.label(input)}`),
-      curve && curve.box, fields.map((field) => field.element), outside.element),
+      (input || name !== "t") && h("h4", {}, input && swatch(desk.colour(input)), input ? `${name} of ${desk.label(input)}` : name),
+      curve && curve.box, blocks.map((block) => block.element), outside.element),
     refresh() {
       if (curve) curve.update();
-      fields.forEach((field) => field.refresh());
+      blocks.forEach((block) => block.refresh());
       outside.refresh();
     },
   };
 }
 
-function numberField(options) { // { key, label, value(), placeholder?(), set(value|null) }
-  const field = h("input", { type: "number", step: "0.01", inputmode: "decimal", class: "ms-field",
-                             "data-key": options.key, "aria-label": options.label, autocomplete: "off" });
-  const show = () => {
-    if (options.placeholder) field.placeholder = options.placeholder();
-    const value = options.value();
-    if (document.activeElement !== field) field.value = value === null ? "" : number(value);
-  };
-  field.addEventListener("input", () => {
-    const text = field.value.trim(), value = Number(text);
-    const isEmpty = text === "" && !field.validity.badInput;
-    const isWrong = field.validity.badInput || !Number.isFinite(value) || Math.abs(value) > 1000 || (isEmpty && !options.placeholder);
-    field.classList.toggle("ms-bad", isWrong);
-    field.setAttribute("aria-invalid", String(isWrong));
-    if (!isWrong) options.set(isEmpty ? null : value);
-  });
-  field.addEventListener("blur", () => {
-    field.classList.remove("ms-bad");
-    field.removeAttribute("aria-invalid");
-    show();
-  });
-  return { field, show };
-}
-
-function anchorFields(line, name, desk) {
-  const { rule, key, spans } = line;
-  const beyond = h("p", { class: "ms-hint ms-beyond", hidden: true }, "Outside 0 … 1: extrapolates beyond an input.");
-  const cells = rule.anchors.map((_, k) => {
-    const where = anchorTitle(rule.anchors, spans[0], k);
-    const { field, show } = numberField({
-      key: `${key}-field-${k}`, label: `${line.title}, ${where}, ${name}, exact value`,
-      value: () => rule.anchors[k],
-      set: (value) => desk.edit(`${key}-${k}`, () => { rule.anchors[k] = value; }),
-    });
-    const drop = rule.anchors.length > 1 && h("button", {
-      type: "button", class: "ms-icon", "aria-label": `Remove the anchor at ${where} of ${line.title}`, title: "Remove this anchor",
-      onclick: () => desk.edit(null, () => { rule.anchors.splice(k, 1); }, { rebuild: true, focus: `${key}-field-${Math.max(0, k - 1)}` }),
-    }, "×");
-    return { show, element: h("div", { class: "ms-cell" }, h("span", { class: "ms-label" }, where), h("span", { class: "ms-pair" }, field, drop)) };
-  });
-  const add = h("button", {
-    type: "button", class: "ms-button ms-small", "data-key": `${key}-add`, "aria-label": `Add an anchor to ${line.title}`,
-    title: "One anchor more, spread evenly along the same curve", disabled: rule.anchors.length >= 33,
-    onclick: () => desk.edit(null, () => addAnchor(rule), { rebuild: true, focus: `${key}-add` }),
-  }, "+ Anchor");
-  return {
-    element: h("div", {},
-      rule.filter !== null && h("p", { class: "ms-label" }, `Tensors named …${rule.filter}…`),
-      h("div", { class: "ms-cells" }, cells.map((cell) => cell.element), add), beyond),
-    refresh() {
-      cells.forEach((cell) => cell.show());
-      beyond.hidden = !(name === "t" && rule.anchors.some((value) => value < 0 || value > 1));
-    },
-  };
+// One anchor more or less: a line keeps at least one, and has room for 33.
+const MOST_ANCHORS = 33;
+function changeCount(line, desk, kind, k, change) {
+  const before = line.rule.anchors.length, isMore = change === addAnchor;
+  if (isMore ? before >= MOST_ANCHORS : before <= 1) return;
+  const near = isMore ? k : Math.max(0, k - 1);
+  desk.edit(null, () => change(line.rule), { rebuild: true, focus: `${line.key}-${kind}-${near}` });
+  desk.tell(`${line.title}: ${isMore ? before + 1 : before - 1} anchors, evenly spaced over the layers.`);
 }
 
 function outsideFields({ key, name, rules, input }, values, desk) {

@@ -1,142 +1,74 @@
-// The Merge tab: the recipe on the page, its history, the charts and the merge.
-const COLOURS = 8;
-const shipped = props.value.presets;
-const page = { preset: shipped[0].id, recipe: null, layers: shipped[0].layers, file: "", name: "", preview: null, error: "", taken: [] };
-let past = [], future = [], lastEdit = { key: null, time: 0 }, cards = [], state = null;
-
-const copyOf = (value) => JSON.parse(JSON.stringify(value));
-const presetOf = (id) => shipped.find((preset) => preset.id === id);
-const layersNow = () => page.preview?.layers ?? page.layers;
-const sources = () => sourcesOf(page.recipe);
-const colour = (model) => {
-  const at = sources().indexOf(model);
-  if (at >= 0) return `var(--ms-c${at % COLOURS})`;
-  return page.recipe.stages.findIndex((stage) => stage.name === model) % 2 ? "var(--ms-part-1)" : "var(--ms-part-0)";
-};
-const label = (model) => shortName(model, sources());
-
-// ---- editing -------------------------------------------------------------------------------
-function edit(key, change, options = {}) {
-  const now = Date.now();
-  if (key === null || key !== lastEdit.key || now - lastEdit.time > 1200) {
-    past.push(copyOf(page.recipe));
-    if (past.length > 200) past.shift();
-    future = [];
-  }
-  lastEdit = { key, time: now };
-  change();
-  if (options.rebuild) rebuild(options.focus); else refresh();
-  changed();
-}
-function travel(from, to) {
-  if (!from.length) return;
-  to.push(page.recipe);
-  page.recipe = from.pop();
-  lastEdit = { key: null, time: 0 };
-  rebuild();
-  changed();
-}
-function changed() {
-  keepDraft();
-  undo.disabled = !past.length;
-  redo.disabled = !future.length;
-  requestPreview();
-}
-function load(recipe, options) { // options: { preset, file, layers, name }
-  Object.assign(page, { recipe, preview: null, error: "", name: "", preset: null, file: "" }, options);
-  past = []; future = [];
-  panel.clear();
-  fillPicker();
-  rebuild();
-  changed();
-}
-function keepDraft() {
-  const { preset, recipe, file, layers, name } = page;
-  remember(DRAFT_KEY, JSON.stringify({ preset, recipe, file, layers, name }));
-}
-function restoreDraft() {
-  try {
-    const draft = JSON.parse(recall(DRAFT_KEY));
-    if (!draft?.recipe?.stages?.length) return false;
-    sourcesOf(draft.recipe).forEach((model) => shortName(model, []));
-    Object.assign(page, draft);
-    if (page.preset && !presetOf(page.preset)) page.preset = null;
-    return true;
-  } catch { return false; } // a draft of another version: begin afresh
-}
-
-// ---- preview: the latest recipe wins ---------------------------------------------------------
-let flying = false, waiting = false, again = 0, checkedShape = "";
-async function requestPreview() {
-  waiting = true;
-  if (flying) return;
-  flying = true;
-  while (waiting) {
-    waiting = false;
-    const sent = page.recipe;
-    const answer = await ask("preview", { recipe: sent, layers: page.layers });
-    if (sent !== page.recipe) { waiting = true; continue; }
-    page.error = answer.error || "";
-    if (!answer.error) {
-      const isOtherDepth = page.preview && page.preview.layers !== answer.layers;
-      page.preview = answer;
-      if (isOtherDepth) rebuild(); else refresh();
-      clearTimeout(again);
-      if (answer.measuring) again = setTimeout(requestPreview, 500);
-      checkOnce();
-    } else {
-      refresh();
-      if (answer.offline) again = setTimeout(requestPreview, 2000);
-    }
-  }
-  flying = false;
-}
-function checkOnce() { // what the check says does not depend on the numbers
-  const found = page.preview;
-  if (!state?.access.owner || !found || found.missing.length || ["running", "cancelling"].includes(state.job.state)) return;
-  const shape = shapeOf(page.recipe);
-  if (shape === checkedShape) return;
-  checkedShape = shape;
-  panel.check();
-}
-
-// ---- the page --------------------------------------------------------------------------------
+// The Merge tab: the page around the work.
+let cards = [], state = null, saved = [];
+const button = (text, action, more) => h("button", { type: "button", class: "ms-button", onclick: action, ...more }, text);
 const picker = h("select", { id: "ms-recipe", class: "ms-select", onchange: () => {
-  const preset = presetOf(picker.value);
+  const preset = presetOf(picker.value), entry = saved.find((each) => `saved:${each.name}` === picker.value);
   if (preset) load(copyOf(preset.recipe), { preset: preset.id, layers: preset.layers });
+  else if (entry) library.open(entry.name);
 } });
 const chooser = h("input", { type: "file", accept: ".yaml,.yml,.txt", class: "ms-hidden", tabindex: -1, "aria-label": "Recipe file to upload", onchange: () => upload() });
-const button = (text, action, more) => h("button", { type: "button", class: "ms-button", onclick: action, ...more }, text);
 const undo = button("Undo", () => travel(past, future), { disabled: true });
 const redo = button("Redo", () => travel(future, past), { disabled: true });
-const reset = button("Reset", () => {
-  const preset = presetOf(page.preset);
-  if (preset) edit(null, () => { page.recipe = copyOf(preset.recipe); }, { rebuild: true });
-}, { title: "Back to the recipe as shipped" });
-const message = h("div", { "aria-live": "polite" });
+const reset = button("Reset", () => edit(null, () => { page.recipe = copyOf(page.origin); }, { rebuild: true }), { title: "Back to the recipe as it was opened", disabled: true });
+const keep = button("Library", () => library.show(!library.isOpen()), { class: "ms-button ms-wide", "aria-expanded": "false" });
+const message = h("div", { class: "ms-message", "aria-live": "polite" });
+const news = h("p", { class: "ms-news", role: "status", hidden: true });
 const stagesBox = h("div", { class: "ms-stages" });
 const basis = h("div", { class: "ms-basis" });
-const desk = { edit, colour, label, layers: layersNow, preview: () => page.preview };
-const shares = makeShares(desk);
+let fading = 0;
+function tell(text) { // for a moment, at the bottom
+  news.textContent = text;
+  news.hidden = false;
+  clearTimeout(fading);
+  fading = setTimeout(() => { news.hidden = true; }, 6000);
+}
+const desk = {
+  edit, colour, label, stageColour, stageTitle, tell, resetStage, isStageChanged,
+  recipe: () => page.recipe, layers: layersNow, preview: () => page.preview, snap: () => snaps,
+  inputs: (index) => (page.recipe.stages[index] ? modelsOf(page.recipe.stages[index]) : []),
+  isSwitch: (index, name) => !isTuned(page.recipe.stages[index]?.method, name),
+  knownModels: () => [...new Set(shipped.flatMap((preset) => sourcesOf(preset.recipe)))],
+  edited: () => edited,
+  setEdited(index, isSilent) { edited = index; if (!isSilent) rebuild(index === null ? null : `s${index}-edit`); },
+  focus: (key) => stagesBox.querySelector(`[data-key="${key}"]`)?.focus({ preventScroll: true }),
+  tensors: () => ask("tensors", { recipe: page.recipe, layers: page.layers, base: page.base }),
+};
+const results = makeResults(desk);
+const graph = makeGraph(desk, (index) => {
+  const card = document.getElementById(`ms-stage-${index}`);
+  card?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  card?.focus({ preventScroll: true });
+});
 const panel = mergePanel({
   recipe: () => page.recipe, missing: () => page.preview?.missing.map(label) || [], adopt: (answer) => adopt(answer),
   name: () => page.name || freeName(), setName: (text) => { page.name = text; keepDraft(); },
 });
+const stem = () => `${(page.preset || page.saved || page.file.replace(/\.[^.]*$/, "") || "my").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.]+/, "").slice(0, 60) || "my"}`;
+const library = makeLibrary({
+  recipe: () => page.recipe, saved: () => page.saved, note: () => page.note, suggest: () => `${stem()}-tuned`, owner: () => state?.access.owner,
+  open: (entry, answer) => load(answer.recipe, { saved: entry.name, note: entry.note, layers: layersNow() }),
+  keep(name, note) { Object.assign(page, { saved: name, note, preset: null, file: "", origin: copyOf(page.recipe) }); fillPicker(); changed(); },
+  listed(entries) { saved = entries; fillPicker(); },
+  shown: (isOpen) => keep.setAttribute("aria-expanded", String(isOpen)),
+});
 const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE);
+const snapBox = h("input", { type: "checkbox", onchange: () => { snaps = snapBox.checked; remember(SNAP_KEY, snaps ? "yes" : "no"); } });
+snapBox.checked = snaps;
 
 function freeName() {
-  const stem = `${(page.preset || page.file.replace(/\.[^.]*$/, "") || "my").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.]+/, "").slice(0, 60) || "my"}-merge`;
-  const taken = new Set((state?.results || []).map((result) => result.name));
-  let name = stem;
-  for (let k = 2; taken.has(name); k += 1) name = `${stem}-${k}`;
+  const first = `${stem()}-merge`, taken = new Set((state?.results || []).map((result) => result.name));
+  let name = first;
+  for (let k = 2; taken.has(name); k += 1) name = `${first}-${k}`;
   return name;
 }
 function fillPicker() {
-  const options = shipped.map((preset) => h("option", { value: preset.id }, preset.title));
-  if (!page.preset) options.unshift(h("option", { value: "" }, page.file || "My recipe"));
+  const group = (title, options) => h("optgroup", { label: title }, options);
+  const options = [group("Shipped", shipped.map((preset) => h("option", { value: preset.id }, preset.title)))];
+  if (saved.length) options.push(group("Library", saved.map((entry) => h("option", { value: `saved:${entry.name}` }, entry.name))));
+  const isListed = page.preset || saved.some((entry) => entry.name === page.saved);
+  if (!isListed) options.unshift(h("option", { value: "" }, page.saved || page.file || "My recipe"));
   picker.replaceChildren(...options);
-  picker.value = page.preset || "";
-  reset.disabled = !page.preset;
+  picker.value = isListed ? page.preset || `saved:${page.saved}` : "";
 }
 async function upload() {
   const file = chooser.files[0];
@@ -145,6 +77,7 @@ async function upload() {
   if (file.size > 200000) { say(`${file.name} has ${bytes(file.size)}; a recipe has at most 200 kB.`); return; }
   const answer = await ask("read_yaml", { text: await file.text(), file: file.name });
   if (answer.error) { say(answer.error); return; }
+  message.replaceChildren();
   load(answer.recipe, { file: file.name, layers: page.layers });
   if (answer.warnings.length) message.replaceChildren(h("ul", { class: "ms-warn" }, answer.warnings.map((line) => h("li", {}, line))));
 }
@@ -152,7 +85,7 @@ async function download() {
   const answer = await ask("write_yaml", { recipe: page.recipe });
   if (answer.error) { say(answer.error); return; }
   const url = URL.createObjectURL(new Blob([answer.text], { type: "application/yaml" }));
-  h("a", { href: url, download: page.file || `${page.preset || "recipe"}.yaml` }).click();
+  h("a", { href: url, download: page.file || `${page.saved || page.preset || "recipe"}.yaml` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 const say = (text) => message.replaceChildren(alertBox(text));
@@ -162,32 +95,74 @@ function rebuild(focus) {
   cards = page.recipe.stages.map((stage, index) => stageCard(stage, index, desk));
   stagesBox.replaceChildren(...cards.map((card) => card.element));
   refresh();
-  if (wanted) stagesBox.querySelector(`[data-key="${wanted}"]`)?.focus({ preventScroll: true });
+  if (wanted) desk.focus(wanted);
+}
+function refreshEditors() {
+  graph.update();
+  cards.forEach((card) => card.refresh());
 }
 function refresh() {
-  cards.forEach((card) => card.refresh());
-  shares.update();
+  refreshEditors();
+  results.update();
   panel.refresh();
-  basis.replaceChildren(...basisWords());
+  showBasis();
 }
+
+// ---- what the charts rest on ---------------------------------------------------------------------
+let basisKey = "";
+function showBasis() { // made anew only where it says something else: fields keep their focus
+  const found = page.preview;
+  const key = JSON.stringify(page.error || [found && [found.problem, found.missing, found.basis, found.measuring, found.progress, found.sampled, found.large, found.base_problem], page.base, page.layers, page.preset, state?.access.owner]);
+  if (key === basisKey || basis.contains(document.activeElement) && document.activeElement.tagName !== "BUTTON" && basis.dataset.kind === basisKind()) return;
+  basisKey = key;
+  basis.dataset.kind = basisKind();
+  basis.replaceChildren(...[basisWords(), found && !page.error && baseChoice()].flat().filter(Boolean));
+}
+const basisKind = () => `${Boolean(page.error)} ${page.preview?.missing.length > 0} ${page.base}`;
 function basisWords() {
   if (page.error) return [alertBox(page.error)];
-  const found = page.preview;
-  if (!found) return [h("p", { class: "ms-hint" }, "Reading the sources …")];
-  if (found.problem) return [alertBox(found.problem), h("p", { class: "ms-hint" }, "Until this is mended the chart is a linear approximation.")];
+  const found = page.preview, hint = (...parts) => h("p", { class: "ms-hint" }, parts);
+  if (!found) return [hint("Reading the sources …")];
+  if (found.problem) return [alertBox(found.problem), hint("Until this is mended the charts are a linear approximation.")];
   if (found.missing.length) {
     const field = h("input", { type: "number", class: "ms-field", min: 1, max: 400, step: 1, value: page.layers, "aria-label": "Number of layers to assume", "data-key": "layers",
-      onchange: () => { const layers = Number(field.value); if (Number.isInteger(layers) && layers >= 1 && layers <= 400) { page.layers = layers; page.preview = null; rebuild(); changed(); } else field.value = page.layers; } });
-    return [h("p", { class: "ms-hint" }, "Linear approximation: the sources are not on this machine. Layers assumed: ", field)];
+      onchange: () => { const layers = Number(field.value); if (Number.isInteger(layers) && layers >= 1 && layers <= 400) { page.layers = layers; page.depth = layers; page.preview = null; rebuild(); changed(); } else field.value = page.layers; } });
+    return [hint("Linear approximation: the sources are not on this machine. Layers assumed: ", field)];
   }
-  if (found.measuring) return [h("p", { class: "ms-hint" }, "Linear approximation; measuring the angles between the sources …")];
-  return [h("p", { class: "ms-hint" }, found.exact ? "Exact: from the angles between the sources’ tensors."
-    : `Linear approximation: ${found.large ? "sources this large are not measured for the preview." : "the sources could not be measured; the studio’s log tells why."}`)];
+  if (found.basis === "exact") return [hint("Exact: from the angles between the sources’ tensors.")];
+  const measured = found.measuring && h("div", { class: "ms-bar", role: "progressbar", "aria-label": "Progress of measuring", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * (found.progress || 0)) },
+    h("div", { style: `width:${100 * (found.progress || 0)}%` }));
+  const act = !found.measuring && state?.access.owner && button("Measure exactly", measure, { class: "ms-button ms-small" });
+  if (found.basis === "estimated") {
+    const words = `Estimated from ${Number((100 * found.sampled).toPrecision(2))} % of the weights`;
+    return [h("div", { class: "ms-row" }, hint(found.measuring ? `${words}; measuring exactly …` : `${words}; the bands show how far off it may be.`), act), measured];
+  }
+  if (found.measuring) return [hint("Linear approximation; measuring the angles between the sources …"), measured];
+  return [h("div", { class: "ms-row" }, hint(`Linear approximation: ${found.large ? "these large sources are not measured yet." : "the sources could not be measured; the studio’s log tells why."}`), found.large && act)];
+}
+async function measure() {
+  const answer = await ask("measure", { recipe: page.recipe, base: page.base });
+  if (answer.error || answer.problem) say(answer.error || answer.problem);
+  requestPreview();
+}
+function baseChoice() { // fine-tunes of one base are nearly parallel: their changes of it say more
+  const choose = (base) => { page.base = base; keepDraft(); showBasis(); requestPreview(); };
+  const known = [...new Set([presetOf(page.preset)?.base, ...shipped.map((preset) => preset.base), page.base].filter(Boolean))];
+  const other = h("input", { type: "text", class: "ms-text", hidden: true, "aria-label": "Folder or Hub name of the common base model", placeholder: "folder or Hub name, then Enter", spellcheck: "false", autocomplete: "off", maxlength: 500,
+    onchange: () => { if (other.value.trim()) choose(other.value.trim()); } });
+  const select = h("select", { class: "ms-select", id: "ms-base", "data-key": "base", onchange: () => {
+    if (select.value === "other") { other.hidden = false; other.focus(); } else choose(select.value || null);
+  } }, h("option", { value: "" }, "weights as they are"), known.map((base) => h("option", { value: base }, `changes from ${base}`)), h("option", { value: "other" }, "changes from another base model …"));
+  select.value = page.base || "";
+  return [h("div", { class: "ms-row ms-base" }, h("label", { class: "ms-label", for: "ms-base" }, "Compare"), select, other),
+          page.preview?.base_problem && h("p", { class: "ms-hint ms-error" }, page.preview.base_problem)];
 }
 
 // ---- the state of the studio -------------------------------------------------------------------
 function adopt(answer) {
   state = { ...state, ...answer };
+  keep.disabled = !state.access?.owner;
+  keep.title = state.access?.owner ? "Recipes kept on the server" : "The library is the owner’s";
   panel.show(state);
 }
 let polling = 0;
@@ -196,16 +171,16 @@ async function poll() {
   const answer = await ask("state", {});
   offline.hidden = !answer.offline;
   if (!answer.error) {
-    const wasOwner = state?.access.owner;
+    const wasOwner = Boolean(state?.access.owner);
     adopt(answer);
-    if (!wasOwner && answer.access.owner) requestPreview();
+    if (wasOwner !== Boolean(answer.access.owner)) { library.refresh(); if (answer.access.owner) requestPreview(); else library.show(false); }
   }
   polling = setTimeout(poll, document.hidden ? 5000 : 1000);
 }
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
 window.addEventListener("merge-studio-token", () => { poll(); requestPreview(); });
 document.addEventListener("keydown", (event) => {
-  if (!(event.ctrlKey || event.metaKey) || event.target.closest?.("input, textarea, select")) return;
+  if (!element.offsetParent || !(event.ctrlKey || event.metaKey) || event.target.closest?.("input, textarea, select")) return;
   const letter = event.key.toLowerCase();
   if (letter === "z" && !event.shiftKey) travel(past, future);
   else if (letter === "y" || (letter === "z" && event.shiftKey)) travel(future, past);
@@ -214,26 +189,34 @@ document.addEventListener("keydown", (event) => {
 });
 
 const root = element.querySelector(".ms");
-if (!restoreDraft()) page.recipe = copyOf(presetOf(page.preset).recipe);
+const begin = () => Object.assign(page, { preset: shipped[0].id, recipe: copyOf(shipped[0].recipe), origin: copyOf(shipped[0].recipe), layers: shipped[0].layers, file: "", saved: "", note: "", name: "", base: null });
+if (!restoreDraft()) begin();
 root.replaceChildren(
-  offline,
+  offline, news,
   h("div", { class: "ms-toolbar" },
     h("div", { class: "ms-pick" }, h("label", { for: "ms-recipe", class: "ms-label" }, "Recipe"), picker),
-    h("div", { class: "ms-row" }, button("Upload YAML", () => chooser.click(), { class: "ms-button ms-wide" }), chooser, button("Download YAML", download, { class: "ms-button ms-wide" }), undo, redo, reset)),
-  message,
-  shares.strip,
+    h("div", { class: "ms-row" }, keep, button("Upload YAML", () => chooser.click(), { class: "ms-button ms-wide" }), chooser, button("Download YAML", download, { class: "ms-button ms-wide" }), undo, redo, reset)),
+  message, library.element,
+  results.strip,
   h("div", { class: "ms-columns" },
-    stagesBox,
+    h("div", { class: "ms-stages" },
+      h("section", { class: "ms-card", "aria-label": "Recipe graph" },
+        h("div", { class: "ms-row" }, h("h2", {}, "Stages"), h("span", { class: "ms-space" }),
+          h("label", { class: "ms-row ms-check", title: `Anchors move in steps of ${SNAP}` }, snapBox, `Snap to ${SNAP}`),
+          button("+ Stage", () => { let made; edit(null, () => { made = addStage(page.recipe); edited = page.recipe.stages.indexOf(made); }, { rebuild: true, focus: `s${page.recipe.stages.length - 1}-name` }); desk.focus(`s${edited}-name`); }, { class: "ms-button ms-small", "data-key": "add-stage" })),
+        graph.box,
+        h("p", { class: "ms-hint" }, "Drag the points. A click on a line adds one, a double click or Delete removes it; anchors are always evenly spaced, as in mergekit, so the others move along the same curve.")),
+      stagesBox),
     h("div", { class: "ms-side" },
       h("section", { class: "ms-card", "aria-label": "Shares of the result" },
-        h("h2", {}, "Share of each source, %"), shares.elements, basis),
+        h("h2", {}, "The result"), results.elements, basis),
       panel.element)));
 root.removeAttribute("aria-busy");
 try {
   rebuild();
 } catch (error) { // a draft of another version: begin afresh
   console.warn(error);
-  Object.assign(page, { preset: shipped[0].id, recipe: copyOf(shipped[0].recipe), layers: shipped[0].layers, file: "", name: "" });
+  begin();
   rebuild();
 }
 fillPicker();

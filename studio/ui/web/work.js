@@ -1,0 +1,130 @@
+// The work on the page: the recipe, its history, what is kept of it, and its preview.
+const HISTORY = 200, SNAP_KEY = "merge-studio-snap";
+const shipped = props.value.presets;
+const page = { preset: shipped[0].id, recipe: null, origin: null, layers: shipped[0].layers, depth: null, file: "", saved: "", note: "", name: "", base: null, preview: null, error: "" };
+let past = [], future = [], lastEdit = { key: null, time: 0 }, edited = null, snaps = recall(SNAP_KEY) === "yes";
+
+const presetOf = (id) => shipped.find((preset) => preset.id === id);
+const layersNow = () => page.preview?.layers ?? page.depth ?? page.layers;
+const sources = () => sourcesOf(page.recipe);
+const stageColour = (index) => (index >= page.recipe.stages.length - 1 ? "var(--ms-ink)" : `var(--ms-s${index % 4})`);
+const stageTitle = (index) => page.recipe.stages[index]?.name || "Result";
+const label = (model) => shortName(model, sources());
+const COLOURS = 8;
+function colour(model) {
+  const at = sources().indexOf(model);
+  return at >= 0 ? `var(--ms-c${at % COLOURS})` : stageColour(page.recipe.stages.findIndex((stage) => stage.name === model));
+}
+
+// ---- history ---------------------------------------------------------------------------------
+const KEPT = ["preset", "origin", "layers", "file", "saved", "note", "name", "base"];
+const snapshot = () => ({ recipe: copyOf(page.recipe), ...Object.fromEntries(KEPT.map((key) => [key, page[key]])) });
+function keepForUndo() {
+  past.push(snapshot());
+  if (past.length > HISTORY) past.shift();
+  future = [];
+}
+// options: { rebuild, focus }; edits of one key within a moment are one step back
+function edit(key, change, options = {}) {
+  const now = Date.now(), before = shapeOf(page.recipe);
+  if (key === null || key !== lastEdit.key || now - lastEdit.time > 1200) keepForUndo();
+  lastEdit = { key, time: now };
+  change();
+  if (shapeOf(page.recipe) !== before) forgetPreview();
+  if (options.rebuild) rebuild(options.focus); else refreshEditors();
+  changed();
+}
+function forgetPreview() { // it is another recipe's; the charts stand until the next one
+  page.depth = page.preview?.layers ?? page.depth;
+  page.preview = null;
+}
+function travel(from, to) {
+  if (!from.length) return;
+  to.push(snapshot());
+  Object.assign(page, from.pop());
+  edited = null;
+  forgetPreview();
+  lastEdit = { key: null, time: 0 };
+  fillPicker();
+  rebuild();
+  changed();
+}
+function load(recipe, options) { // options: { preset, file, saved, note, layers }
+  keepForUndo();
+  Object.assign(page, { recipe, origin: copyOf(recipe), preview: null, depth: null, error: "", name: "", preset: null, file: "", saved: "", note: "", base: null }, options);
+  lastEdit = { key: null, time: 0 };
+  edited = null;
+  panel.clear();
+  fillPicker();
+  rebuild();
+  changed();
+}
+const originOf = (index) => page.origin?.stages.find((stage) => stage.name === page.recipe.stages[index].name) || null;
+const isStageChanged = (index) => originOf(index) !== null && JSON.stringify(originOf(index)) !== JSON.stringify(page.recipe.stages[index]);
+function resetStage(index) {
+  edit(null, () => { page.recipe.stages[index] = copyOf(originOf(index)); sortStages(page.recipe); }, { rebuild: true, focus: `s${index}-edit` });
+}
+
+// ---- drafts ------------------------------------------------------------------------------------
+// A tab keeps its own; a new one begins with the latest of all tabs.
+function keepDraft() {
+  const draft = JSON.stringify({ recipe: page.recipe, ...Object.fromEntries(KEPT.map((key) => [key, page[key]])) });
+  rememberHere(DRAFT_KEY, draft);
+  remember(DRAFT_KEY, draft);
+}
+function restoreDraft() {
+  for (const text of [recallHere(DRAFT_KEY), recall(DRAFT_KEY)]) {
+    try {
+      const draft = JSON.parse(text);
+      if (!draft?.recipe?.stages?.length) continue;
+      sourcesOf(draft.recipe).forEach((model) => shortName(model, []));
+      Object.assign(page, Object.fromEntries(Object.entries(draft).filter(([key]) => key === "recipe" || KEPT.includes(key))));
+      if (page.preset && !presetOf(page.preset)) page.preset = null;
+      page.origin ||= copyOf(presetOf(page.preset)?.recipe || page.recipe);
+      return true;
+    } catch { /* a draft of another version: try the next */ }
+  }
+  return false;
+}
+
+// ---- preview: the latest recipe wins, and nothing queues up -----------------------------------
+let flying = false, waiting = false, again = 0, checkedShape = "";
+async function requestPreview() {
+  waiting = true;
+  if (flying) return;
+  flying = true;
+  while (waiting) {
+    waiting = false;
+    const sent = page.recipe, shape = shapeOf(sent), base = page.base;
+    const answer = await ask("preview", { recipe: sent, layers: page.layers, base });
+    if (sent !== page.recipe || shape !== shapeOf(page.recipe) || base !== page.base) { waiting = true; continue; }
+    page.error = answer.error || "";
+    if (!answer.error) {
+      const isOtherDepth = layersNow() !== answer.layers;
+      page.preview = answer;
+      if (isOtherDepth) rebuild(); else refresh();
+      clearTimeout(again);
+      if (answer.measuring) again = setTimeout(requestPreview, 500);
+      checkOnce();
+    } else {
+      refresh();
+      if (answer.offline) again = setTimeout(requestPreview, 2000);
+    }
+  }
+  flying = false;
+}
+function checkOnce() { // what the check says does not depend on the numbers
+  const found = page.preview;
+  if (!state?.access.owner || !found || found.missing.length || ["running", "cancelling"].includes(state.job.state)) return;
+  const shape = shapeOf(page.recipe);
+  if (shape === checkedShape) return;
+  checkedShape = shape;
+  panel.check();
+}
+function changed() {
+  keepDraft();
+  undo.disabled = !past.length;
+  redo.disabled = !future.length;
+  reset.disabled = JSON.stringify(page.recipe) === JSON.stringify(page.origin);
+  requestPreview();
+}
