@@ -159,7 +159,9 @@ def _in_order(counted: list[Item], design: Design, source: Source, slot: int) ->
         )
         for item in stream.sample(counted, _share(design.identical, len(counted)))
     ]
-    order = _apart([*counted, *identical], stream)
+    order = _apart(counted, stream)
+    for item in identical:
+        _insert_apart(order, item, stream)
     # A repeat must be far from its first showing: its pairing comes from the first half, itself
     # somewhere in the second.
     early = [item for item in order[: len(order) // 2] if item.kind is Kind.COUNTED]
@@ -167,7 +169,7 @@ def _in_order(counted: list[Item], design: Design, source: Source, slot: int) ->
         again = replace(
             _swapped(item), id=source.id(Kind.REPEAT, slot, item.pairing), kind=Kind.REPEAT
         )
-        _insert_apart(order, again, stream)
+        _insert_apart(order, again, stream, first=len(order) // 2 + 1)
     return order
 
 
@@ -204,12 +206,12 @@ def _apart(items: Sequence[Item], stream: random.Random) -> list[Item]:
     return order
 
 
-def _insert_apart(order: list[Item], item: Item, stream: random.Random) -> None:
-    """Put an item at a random place of the second half where its prompt has no neighbour of its
-    own; where there is no such place the item is left out."""
+def _insert_apart(order: list[Item], item: Item, stream: random.Random, *, first: int = 0) -> None:
+    """Put an item at a random place from `first` on where its prompt has no neighbour of its own;
+    where there is no such place the item is left out."""
     places = [
         place
-        for place in range(len(order) // 2 + 1, len(order) + 1)
+        for place in range(first, len(order) + 1)
         if all(near.prompt != item.prompt for near in order[max(place - 1, 0) : place + 1])
     ]
     if places:

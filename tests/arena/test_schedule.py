@@ -35,7 +35,11 @@ def test_schedule_keeps_its_promises(
         votes_per_prompt=votes,
         raters=raters,
     )
-    slots = schedule(plan, prompts(count), secret)
+    try:
+        slots = schedule(plan, prompts(count), secret)
+    except StudioError as error:  # with so few prompts a rater may get one prompt only
+        assert count < 4 * raters and "too few prompts" in str(error)
+        return
     assert len(slots) == raters
     every = [item for slot in slots for item in slot]
     assert len({item.id for item in every}) == len(every)
