@@ -1,0 +1,135 @@
+"""The results in words: what can be claimed, for whom, and what is missing."""
+
+import numpy as np
+
+from studio.arena.power import ENOUGH, MOST_PROMPTS, power_curve
+from studio.arena.results import Comparison, Results
+
+
+def verdict(results: Results) -> list[str]:
+    """Sentences, the decisive one first."""
+    lines = [_decisive(results)]
+    if results.categories:
+        lines.append(_by_category(results))
+    lines += [_other(comparison) for comparison in results.others]
+    lines += _cautions(results)
+    return lines
+
+
+def headline(results: Results) -> str:
+    """The decisive sentence alone."""
+    return _decisive(results)
+
+
+def _decisive(results: Results) -> str:
+    primary, alpha = results.primary, results.alpha
+    found = primary.evidence
+    if primary.preference is None:
+        return f"No votes yet. {results.plan.sentence()}."
+    if alpha == 0:
+        return (
+            f"Explored, nothing is claimed: {primary.first} was preferred to {primary.second} in "
+            f"{_percent(primary.preference)} of {primary.votes} votes."
+        )
+    span = f"{_percent(found.low)} to {_percent(found.high)}"
+    if primary.claim:
+        better, worse = primary.first, primary.second
+        mean, low, high = found.mean, found.low, found.high
+        if primary.claim == "second":
+            better, worse, mean, low, high = worse, better, 1 - mean, 1 - high, 1 - low
+        return (
+            f"{better} is better than {worse} for {_scope(results)}: preferred in {_percent(mean)} "
+            f"({_percent(low)} to {_percent(high)}, however often one looked); this was settled "
+            f"after {found.reached_at} prompts at an error rate of {alpha:.3g}."
+        )
+    if primary.open_prompts:
+        return (
+            f"Not decided: {primary.first} is preferred to {primary.second} in "
+            f"{_percent(found.mean) if found.count else _percent(primary.preference)} so far "
+            f"({span}). {_missing(results)}"
+        )
+    return (
+        f"Not decided, and all planned votes are in: no difference between {primary.first} and "
+        f"{primary.second} can be claimed; preferences from {span} fit the votes. "
+        f"{_missing(results)}"
+    )
+
+
+def _missing(results: Results) -> str:
+    """How many prompts more would find the planned preference in eight trials of ten."""
+    chance, ties = results.plan.preference, results.plan.ties
+    per_prompt = max(round(results.plan.votes / results.plan.prompts), 1)
+    curve = power_curve(chance, ties, results.alpha, per_prompt)
+    enough = np.flatnonzero(curve >= ENOUGH)
+    done = results.primary.evidence.count + results.primary.without_preference
+    if not enough.size:
+        return f"More than {min(len(curve) - 1, MOST_PROMPTS):,} prompts would be needed."
+    more = int(enough[0]) - done
+    planned = results.primary.open_prompts
+    words = f"a true {chance:.0%} preference in eight trials of ten"
+    if more <= 0:
+        return f"{int(enough[0])} prompts find {words}: a difference, if any, is likely smaller."
+    votes = f"{more * per_prompt} more votes on {more} more prompts"
+    left = f" ({planned} are still planned)" if planned else ""
+    return f"To find {words}, about {votes} would be needed{left}."
+
+
+def _by_category(results: Results) -> str:
+    parts = [f"{_clear(c)} for {c.category}" for c in results.categories]
+    return f"By category (corrected for looking at {len(parts)}): {', '.join(parts)}."
+
+
+def _clear(comparison: Comparison) -> str:
+    if comparison.claim:
+        return "better" if comparison.claim == "first" else "worse"
+    if comparison.preference is None:
+        return "no votes"
+    return f"unclear ({_percent(comparison.preference)} of {comparison.votes} votes)"
+
+
+def _other(comparison: Comparison) -> str:
+    names = f"{comparison.first} against {comparison.second}"
+    if comparison.preference is None:
+        return f"{names}: no votes."
+    share = f"preferred in {_percent(comparison.preference)} of {comparison.votes} votes"
+    return f"{names}: {_clear(comparison) if comparison.claim else 'unclear'}, {share}."
+
+
+def _scope(results: Results) -> str:
+    count = len(results.raters)
+    raters = "this rater" if count == 1 else f"these {count} raters"
+    seen = " that were used before" if results.seen_prompts else ""
+    return f"{raters} on prompts like these {results.plan.prompts}{seen}"
+
+
+def _cautions(results: Results) -> list[str]:
+    lines = []
+    side, length, noise = results.left_wins, results.longer_wins, results.noise
+    if side.total and not side.low <= 0.5 <= side.high:
+        lines.append(
+            f"The left answer won {side.count} of {side.total} times: sides were balanced, so this "
+            "blurs the comparison but favours neither model."
+        )
+    if length.total and length.low > 0.5:
+        lines.append(f"The longer answer won {length.count} of {length.total} times.")
+    if noise.repeats and noise.same < noise.repeats:
+        lines.append(
+            f"Shown the same pair again, raters repeated their verdict {noise.same} of "
+            f"{noise.repeats} times."
+        )
+    if noise.identical and noise.called_ties < noise.identical:
+        lines.append(
+            f"Of {noise.identical} pairs of one and the same answer {noise.called_ties} were "
+            "called a tie."
+        )
+    if results.amendments:
+        lines.append(f"The design was amended {len(results.amendments)} time(s): see below.")
+    if results.alpha > 0 and results.unsealed:
+        lines.append(
+            f"{results.unsealed} of {results.plan.prompts} prompts are not from the sealed split."
+        )
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
