@@ -21,7 +21,8 @@ class Generated:
     """What an engine gives for one prompt.
 
     `finish_reason`: "stop" (the model ended it) or "length" (cut off at the token limit); with
-    any other the answer is not taken. `seconds`: from request to last token.
+    any other the answer is not taken. `seconds`: request to last token. `left_out`: how many of
+    the conversation's oldest messages the context had no room for.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Generated:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    left_out: int
     seed: int
     sampling: Mapping[str, Any]
     prompt_format: str

@@ -105,6 +105,7 @@ class _Run:
             prompt_tokens=generated.prompt_tokens,
             completion_tokens=generated.completion_tokens,
             seconds=round(generated.seconds, 4),
+            left_out=generated.left_out,
             seed=seed,
             sampling=sampling,
             prompt_format=speaker.prompt_format,

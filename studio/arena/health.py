@@ -24,7 +24,8 @@ class Health:
 
     `constraints` were asked for, `kept` of them held. The other counts are of answers: `cut_off`
     at the token limit, `loops` that end in repetition, `speaks_for_user`, `format_tokens` leaked,
-    `empty`. `characters`: the median length.
+    `empty`; and `shortened`, whose conversation had to be shortened to fit the context.
+    `characters`: the median length.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Health:
     speaks_for_user: int
     format_tokens: int
     empty: int
+    shortened: int
     characters: int
 
 
@@ -62,6 +64,7 @@ def _row(model: str, answers: Sequence[Answer], prompts: Mapping[str, Prompt]) -
         speaks_for_user=sum(speaks_for_user(a.text, prompts[a.prompt]) for a in answers),
         format_tokens=sum(bool(_FORMAT.search(answer.text)) for answer in answers),
         empty=sum(not answer.text.strip() for answer in answers),
+        shortened=sum(answer.left_out > 0 for answer in answers),
         characters=lengths[len(lengths) // 2] if lengths else 0,
     )
 

@@ -1,0 +1,284 @@
+"""From simulated raters to a verdict: the truth is found, and nothing is claimed without it."""
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.arena.counted import ballots, tally
+from studio.arena.design import Compare, Model
+from studio.arena.export import card_paragraph, html_report, votes_csv
+from studio.arena.pack import collect, open_pack, write_pack
+from studio.arena.ratings import FILE, HEADER
+from studio.arena.results import results
+from studio.arena.sitting import Sitting
+from studio.arena.trial import amend, open_trial
+from studio.arena.verdict import verdict
+from studio.errors import StudioError
+from tests.arena.trials import MERGED, RIVAL, made, prefers, rate_all
+
+QUIET = {"identical": 0.0, "repeats": 0.0}
+
+
+def rate(folder: Path, rater: str, chance: float, seed: int = 1, ties: float = 0.0) -> None:
+    rate_all(Sitting(folder, rater), prefers(MERGED, chance, random.Random(seed), ties))
+
+
+def test_a_clear_preference_is_found_and_told(tmp_path: Path) -> None:
+    trial = made(tmp_path, 40)
+    rate(tmp_path, "Ann", 0.9)
+    found = results(trial)
+    primary = found.primary
+    assert primary.claim == "first" and primary.evidence.count == 40
+    assert primary.wins + primary.losses == primary.votes == 40
+    assert primary.preference == primary.wins / 40 == pytest.approx(primary.evidence.mean)
+    assert primary.low is not None and primary.high is not None
+    assert 0.5 < primary.low < primary.preference < primary.high
+    first = verdict(found)[0]
+    assert first.startswith(
+        f"{MERGED} is better than {RIVAL} for this rater on prompts like these 40"
+    )
+    assert f"settled after {primary.evidence.reached_at} prompts" in first
+    strengths = {strength.model: strength.elo for strength in found.strengths}
+    assert strengths[MERGED] > 0 > strengths[RIVAL]
+    assert json.loads(json.dumps(found.as_data()))["primary"]["claim"] == "first"
+
+
+def test_the_rival_can_win(tmp_path: Path) -> None:
+    trial = made(tmp_path, 40)
+    rate(tmp_path, "Ann", 0.1)
+    assert results(trial).primary.claim == "second"
+    assert verdict(results(trial))[0].startswith(f"{RIVAL} is better than {MERGED} for this rater")
+
+
+def test_no_preference_claims_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
+    trial = made(tmp_path, 40)
+    assert verdict(results(trial))[0].startswith("No votes yet. 40 votes on 40 prompts at 30% ties")
+    sitting = Sitting(tmp_path, "Ann")
+    choose = prefers(MERGED, 0.5, random.Random(3), 0.3)
+    for _ in range(20):
+        item = sitting.next()
+        assert item is not None
+        sitting.vote(item.item_id, choose(item))
+    partly = results(trial)
+    assert partly.primary.claim == "" and 20 <= partly.primary.open_prompts <= 23
+    missing = 209 - partly.primary.evidence.count
+    assert f"about {missing} more votes on {missing} more prompts" in verdict(partly)[0]
+    rate_all(sitting, choose)
+    done = verdict(results(trial))[0]
+    assert done.startswith("Not decided, and all planned votes are in") and "169 more votes" in done
+
+
+def test_categories_are_told_apart(tmp_path: Path) -> None:
+    trial = made(tmp_path, 80)
+    stream = random.Random(4)
+    story, command = (prefers(MERGED, chance, stream) for chance in (0.97, 0.5))
+    rate_all(Sitting(tmp_path, "Ann"), lambda i: (story if i.category == "story" else command)(i))
+    found = results(trial)
+    assert {c.category: c.claim for c in found.categories} == {"story": "first", "command": ""}
+    assert any("better for story, unclear" in line for line in verdict(found))
+    assert [c.p_value for c in found.categories] == sorted(c.p_value for c in found.categories)
+
+
+def test_ties_are_half_and_both_bad_counts_for_nothing(tmp_path: Path) -> None:
+    trial = made(tmp_path, 12, **QUIET)
+    words = iter(["a", "tie", "both_bad"] * 4)
+    rate_all(Sitting(tmp_path, "Ann"), lambda item: next(words))
+    primary = results(trial).primary
+    assert (primary.votes, primary.ties, primary.both_bad) == (12, 4, 4)
+    assert (primary.evidence.count, primary.without_preference, primary.open_prompts) == (8, 4, 0)
+    assert primary.preference == (primary.wins + 2) / 8
+
+
+def test_excluded_votes_are_shown_and_do_not_count(tmp_path: Path) -> None:
+    trial = made(tmp_path, 12, **QUIET)
+    sitting = Sitting(tmp_path, "Ann")
+    number = 0
+    while (item := sitting.next()) is not None:
+        sitting.vote(item.item_id, "a", recognised=number % 3 == 0)
+        number += 1
+    found = results(trial)
+    assert found.excluded == {"recognised": 4} and found.primary.excluded == 4
+    assert found.primary.wins + found.primary.losses == 8
+    views = {view.name: view.votes for view in found.adjusted}
+    assert views["with all excluded votes"] == 12 and views["without recognised models"] == 8
+    amend(tmp_path, {"exclusions": {"recognised": False}}, "all know the style", 12)
+    amended = results(open_trial(tmp_path))
+    assert amended.primary.excluded == 0 and len(amended.amendments) == 1
+    assert any("amended 1 time" in line for line in verdict(amended))
+    assert "all know the style" in html_report(amended, ballots(open_trial(tmp_path)))
+
+
+def test_an_exploring_trial_claims_nothing(tmp_path: Path) -> None:
+    trial = made(tmp_path, 40, alpha=0.0)
+    rate(tmp_path, "Ann", 1.0)
+    assert results(trial).primary.claim == ""
+    assert verdict(results(trial))[0].startswith("Explored, nothing is claimed")
+
+
+def test_a_trial_that_must_not_stop_early_waits(tmp_path: Path) -> None:
+    trial = made(tmp_path, 40, stop_early=False, **QUIET)
+    sitting = Sitting(tmp_path, "Ann")
+    choose = prefers(MERGED, 1.0, random.Random(1))
+    for _ in range(30):
+        item = sitting.next()
+        assert item is not None
+        sitting.vote(item.item_id, choose(item))
+    assert results(trial).primary.evidence.reached_at == 9
+    assert results(trial).primary.claim == ""
+    rate_all(sitting, choose)
+    assert results(trial).primary.claim == "first"
+
+
+def test_later_raters_do_not_move_the_decisive_test(tmp_path: Path) -> None:
+    trial = made(tmp_path, 20, **QUIET)
+    rate(tmp_path, "Ann", 0.9, 2)
+    before = results(trial)
+    rate(tmp_path, "Bob", 0.0, 3)
+    after = results(trial)
+    assert after.primary.evidence == before.primary.evidence
+    assert (before.primary.votes, after.primary.votes) == (20, 40)
+    assert [rater.name for rater in after.raters] == ["Ann", "Bob"]
+    assert (after.raters[1].preference, after.noise.shared) == (0.0, 20)
+    assert "Ann" not in verdict(after)[0]
+
+
+def test_a_prompt_is_complete_with_all_its_planned_votes(tmp_path: Path) -> None:
+    trial = made(tmp_path, 8, votes_per_prompt=2, **QUIET)
+    sitting = Sitting(tmp_path, "Ann")
+    choose = prefers(MERGED, 1.0, random.Random(1))
+    for _ in range(10):
+        item = sitting.next()
+        assert item is not None
+        sitting.vote(item.item_id, choose(item))
+    given = [ballot.item.prompt for ballot in ballots(trial)]
+    twice = [prompt for prompt in dict.fromkeys(given) if given.count(prompt) == 2]
+    found = tally(ballots(trial), (MERGED, RIVAL), trial)
+    assert sorted(found.prompts) == sorted(twice) and found.open == 8 - len(twice)
+    assert set(found.preferences) == {1.0}
+
+
+def test_noise_and_side_bias_are_measured(tmp_path: Path) -> None:
+    trial = made(tmp_path, 40, identical=0.1, repeats=0.1)
+    rate_all(Sitting(tmp_path, "Ann"), lambda item: "a")
+    found = results(trial)
+    assert (found.noise.identical, found.noise.called_ties) == (4, 0)
+    assert (found.noise.repeats, found.noise.same) == (4, 0), "always left: sides were swapped"
+    assert (found.left_wins.count, found.left_wins.total) == (40, 40)
+    assert found.primary.wins == found.primary.losses == 20, "sides are balanced"
+    assert any("The left answer won 40 of 40" in line for line in verdict(found))
+
+
+def test_several_models_are_compared_and_corrected(tmp_path: Path) -> None:
+    three = tuple(Model(label, label) for label in (MERGED, RIVAL, "third"))
+    trial = made(tmp_path, 30, models=three, compare=Compare.ALL, **QUIET)
+    rate(tmp_path, "Ann", 0.95)
+    found = results(trial)
+    assert [(c.first, c.second) for c in found.others] == [(MERGED, "third"), (RIVAL, "third")]
+    assert found.primary.claim == found.others[0].claim == "first" and found.others[1].claim == ""
+    assert [strength.model for strength in found.strengths][0] == MERGED
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("design_hash", "0" * 64, "belongs to another trial"),
+        ("answer_a", "0" * 32, "its answers are not those"),
+        ("item", "0" * 16, "the trial has no item"),
+        ("model_a", "third", "its models are not those"),
+    ],
+)
+def test_rows_of_elsewhere_are_refused(tmp_path: Path, column: str, value: str, told: str) -> None:
+    trial = made(tmp_path, 6)
+    rate(tmp_path, "Ann", 1.0)
+    lines = (tmp_path / FILE).read_text().splitlines()
+    cells = next(csv.reader([lines[3]]))
+    cells[HEADER.split(",").index(column)] = value
+    lines[3] = ",".join(f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in cells)
+    (tmp_path / FILE).write_text("\n".join([*lines, ""]))
+    with pytest.raises(StudioError, match=told):
+        ballots(trial)
+
+
+def test_a_pack_names_no_model_and_its_votes_come_home(tmp_path: Path) -> None:
+    home, out = tmp_path / "home", tmp_path / "trial.zip"
+    trial = made(home, 12, name="secret-name")
+    write_pack(trial, out)
+    folder = open_pack(out, tmp_path / "elsewhere")
+    for path in folder.iterdir():
+        data = path.read_text()
+        for name in ("models/", trial.secret.hex(), "fingerprint", '"model"', 'seed": 1'):
+            assert name not in data, path
+        # the parrots name themselves in their texts; nothing else may
+        assert MERGED not in data.replace(f"{MERGED} says", "") and "primary" not in data
+    rate(folder, "Ann", 0.9)
+    rows = list(csv.DictReader((folder / FILE).open()))
+    assert {row["model_a"] for row in rows} == {"sealed"}
+    with pytest.raises(StudioError, match="does not know its models"):
+        Sitting(folder, "Ann").reveal(rows[0]["item"])
+    assert open_pack(out, tmp_path / "elsewhere") == folder
+    done = collect(trial, [folder])
+    assert (done.taken, done.known, done.refused) == (14, 0, 0)
+    again = collect(trial, [folder / FILE])
+    assert (again.taken, again.known) == (0, 14)
+    assert {row["model_a"] for row in csv.DictReader((home / FILE).open())} == {MERGED, RIVAL}
+    rate(tmp_path / "home", "Ann", 0.0)
+    found = results(trial)
+    assert found.primary.votes == 12 and found.primary.wins > found.primary.losses
+
+
+def test_a_pack_for_another_rater_begins_with_that_raters_items(tmp_path: Path) -> None:
+    trial = made(tmp_path / "home", 12, raters=2)
+    write_pack(trial, tmp_path / "two.zip", rater=2)
+    folder = open_pack(tmp_path / "two.zip", tmp_path)
+    item = Sitting(folder, "Bob").next()
+    assert item is not None and item.item_id == trial.schedule[1][0].id
+    with pytest.raises(StudioError, match="planned for 2"):
+        write_pack(trial, tmp_path / "three.zip", rater=3)
+    (tmp_path / "no.zip").write_bytes(b"PK nonsense")
+    with pytest.raises(StudioError, match=r"no.zip: is not a trial pack"):
+        open_pack(tmp_path / "no.zip", tmp_path)
+
+
+def test_exports_are_what_others_read(tmp_path: Path) -> None:
+    trial = made(tmp_path, 20)
+    sitting = Sitting(tmp_path, "Ann")
+    choose = prefers(MERGED, 0.9, random.Random(1))
+    while (item := sitting.next()) is not None:
+        sitting.vote(item.item_id, choose(item), comment='<script>alert("x")</script> =1+1')
+    every = ballots(trial)
+    rows = list(csv.DictReader(votes_csv(every).splitlines()))
+    assert len(rows) == 20 and {row["kind"] for row in rows} == {"counted"}
+    assert {row["winner"] for row in rows} <= {"model_a", "model_b", "tie", "tie (bothbad)"}
+    report = html_report(results(trial), every)
+    assert "<script" not in report and "&lt;script&gt;" in report
+    assert "src=" not in report and "http" not in report, "nothing from elsewhere"
+    text = card_paragraph(results(trial))
+    assert text.startswith(f"**Blind comparison.** {MERGED} is better than {RIVAL}")
+    assert "20 votes by 1 rater on 20 prompts" in text
+
+
+def simulated(stream: random.Random, chance: float) -> Any:
+    """A rater with effects of their own on prompts; 30 of 100 votes tie."""
+    effects: dict[str, float] = {}
+
+    def choose(item: Any) -> str:
+        effect = effects.setdefault(item.messages[0].content, stream.gauss(0, 0.2))
+        tilt = min(max(chance + effect, 0.02), 0.98)
+        choice: str = prefers(MERGED, tilt, stream, 0.3)(item)
+        return choice
+
+    return choose
+
+
+def test_whole_trials_find_what_is_there(tmp_path: Path) -> None:
+    """Six whole trials: a strong true preference is claimed, the right way round; none is not."""
+    for number in range(3):
+        for chance, claims in ((0.95, {"first"}), (0.5, {""})):
+            folder = tmp_path / f"{number}-{chance}"
+            trial = made(folder, 60)
+            rate_all(Sitting(folder, "Ann"), simulated(random.Random(number), chance))
+            assert {results(trial).primary.claim} == claims, (number, chance)
