@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.arena.appended import append, json_line, json_records, locked
 from studio.arena.design import Design
 from studio.arena.prompts import Prompt
 from studio.arena.trial import now
+from studio.durable import append, json_line, json_records, locked
 from studio.errors import StudioError
 
 FILE = "ledger.jsonl"

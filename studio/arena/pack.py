@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.arena.appended import locked, sync_folder, write_whole
 from studio.arena.counted import check_vote
 from studio.arena.ratings import FILE, Vote, append_votes
 from studio.arena.sheet import (
@@ -33,6 +32,7 @@ from studio.arena.sheet import (
 )
 from studio.arena.sitting_log import SittingLog
 from studio.arena.trial import Trial
+from studio.durable import locked, sync_folder, write_whole
 from studio.errors import StudioError
 
 LARGEST = 512 << 20  # bytes of a pack, unpacked
