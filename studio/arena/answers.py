@@ -6,7 +6,7 @@ machines, batch sizes or tensor parallel sizes.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ class Generated:
 
     `finish_reason`: "stop" (the model ended it) or "length" (cut off at the token limit); with
     any other the answer is not taken. `seconds`: request to last token. `left_out`: how many of
-    the conversation's oldest messages the context had no room for.
+    the conversation's oldest messages the context had no room for. `sent`: the sampling parameters
+    as the engine got them, where they are more than was asked (stop strings of the format).
     """
 
     text: str
@@ -31,6 +32,7 @@ class Generated:
     completion_tokens: int
     seconds: float
     left_out: int = 0
+    sent: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-_FIELDS = {field.name for field in fields(Answer)}
+_FIELDS = {each.name for each in fields(Answer)}
 
 
 def read_answers(path: Path) -> dict[AnswerKey, Answer]:

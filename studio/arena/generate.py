@@ -1,7 +1,7 @@
 """Making the answers of a trial: one model after the other, resumed where it was left."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +18,16 @@ from studio.errors import StudioError
 ENDINGS = ("stop", "length")
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One answer to be made: which, to what prompt, with what sampling and seed."""
+
+    key: AnswerKey
+    prompt: Prompt
+    sampling: Mapping[str, Any]
+    seed: int
+
+
 class Speaker(Protocol):
     """A model that is ready to answer.
 
@@ -28,8 +38,8 @@ class Speaker(Protocol):
     identity: Mapping[str, str]
     prompt_format: str
 
-    def answer(self, prompt: Prompt, sampling: Mapping[str, Any], seed: int) -> Generated:
-        """One answer; `sampling` has every parameter, max_tokens among them."""
+    def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Generated]]:
+        """The answers as they come, in any order; closing the iterator drops what has not begun."""
 
 
 OpenModel = Callable[[Model], AbstractContextManager[Speaker]]
@@ -59,10 +69,10 @@ def generate(
     open_model: OpenModel,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Make the answers that are still missing; each is safe on disk before the next is begun.
+    """Make the answers that are still missing; each is safe on disk before it counts as done.
 
-    Whatever stops it, the same call goes on. Raises StudioError if an engine ends an answer in
-    any way but "stop" and "length".
+    One model is open at a time. Whatever stops it, the same call goes on. Raises StudioError if
+    an engine ends an answer in any way but "stop" and "length".
     """
     found = trial.answers()
     todo = missing(trial.needed, found)
@@ -71,8 +81,7 @@ def generate(
         keys = [key for key in todo if key.model == model.label]
         if keys:
             with open_model(model) as speaker:
-                for key in keys:
-                    run.make(key, speaker)
+                run.make(keys, speaker)
 
 
 class _Run:
@@ -86,42 +95,51 @@ class _Run:
         self.prompts = {prompt.id: prompt for prompt in trial.prompts}
         self.on_progress, self.started = on_progress, time.monotonic()
 
-    def make(self, key: AnswerKey, speaker: Speaker) -> None:
-        prompt, design = self.prompts[key.prompt], self.trial.design
-        sampling = sampling_for(design, prompt)
-        seed = seed_of(design, key)
-        generated = speaker.answer(prompt, sampling, seed)
-        if generated.finish_reason not in ENDINGS:
-            raise StudioError(
-                f'{key.model}, prompt {key.prompt}: the engine ended with "'
-                f'{generated.finish_reason}"; run the same command again to go on'
-            )
-        answer = Answer(
-            model=key.model,
-            prompt=key.prompt,
-            draw=key.draw,
-            text=generated.text,
-            finish_reason=generated.finish_reason,
-            prompt_tokens=generated.prompt_tokens,
-            completion_tokens=generated.completion_tokens,
-            seconds=round(generated.seconds, 4),
-            left_out=generated.left_out,
-            seed=seed,
-            sampling=sampling,
-            prompt_format=speaker.prompt_format,
-            identity=dict(speaker.identity),
-            messages_hash=text_hash(json_line(prompt.as_data())),
-            made=now(),
-            app_version=__version__,
-        )
+    def make(self, keys: Sequence[AnswerKey], speaker: Speaker) -> None:
+        design = self.trial.design
+        asks = [
+            Ask(key, prompt, sampling_for(design, prompt), seed_of(design, key))
+            for key in keys
+            for prompt in [self.prompts[key.prompt]]
+        ]
+        for ask, generated in speaker.answers(asks):
+            if generated.finish_reason not in ENDINGS:
+                raise StudioError(
+                    f'{ask.key.model}, prompt {ask.key.prompt}: the engine ended with "'
+                    f'{generated.finish_reason}"; run the same command again to go on'
+                )
+            self._store(_answer(ask, generated, speaker))
+
+    def _store(self, answer: Answer) -> None:
         with locked(self.trial.folder):
             append(self.trial.folder / answer_file.FILE, [json_line(answer.as_data())])
         self.done += 1
-        self.tokens += generated.completion_tokens
+        self.tokens += answer.completion_tokens
         seconds = time.monotonic() - self.started
         self.on_progress(
-            Progress(key.model, self.done, self.total, self.resumed, self.tokens, seconds)
+            Progress(answer.model, self.done, self.total, self.resumed, self.tokens, seconds)
         )
+
+
+def _answer(ask: Ask, generated: Generated, speaker: Speaker) -> Answer:
+    return Answer(
+        model=ask.key.model,
+        prompt=ask.key.prompt,
+        draw=ask.key.draw,
+        text=generated.text,
+        finish_reason=generated.finish_reason,
+        prompt_tokens=generated.prompt_tokens,
+        completion_tokens=generated.completion_tokens,
+        seconds=round(generated.seconds, 4),
+        left_out=generated.left_out,
+        seed=ask.seed,
+        sampling={**ask.sampling, **generated.sent},
+        prompt_format=speaker.prompt_format,
+        identity=dict(speaker.identity),
+        messages_hash=text_hash(json_line(ask.prompt.as_data())),
+        made=now(),
+        app_version=__version__,
+    )
 
 
 def sampling_for(design: Design, prompt: Prompt) -> dict[str, Any]:

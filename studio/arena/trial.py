@@ -13,7 +13,6 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from studio.arena import answers as answer_file
 from studio.arena.answers import Answer, AnswerKey, read_answers
 from studio.arena.design import Design
 from studio.arena.design_yaml import design_from_data
+from studio.arena.ledger import Ledger
+from studio.arena.ledger import now as now
 from studio.arena.prompts import Prompt, prompt_from_data
 from studio.arena.schedule import Item, schedule
 from studio.durable import append, json_line, json_records, locked, write_whole
@@ -30,11 +31,6 @@ from studio.errors import StudioError, nearest
 
 FIXED, PROMPTS, KEY, AMENDMENTS = "design.json", "prompts.jsonl", "key.json", "amendments.jsonl"
 AMENDABLE = ("exclusions", "reveal", "stop_early")
-
-
-def now() -> str:
-    """This moment, UTC, ISO 8601 to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,17 @@ class Trial:
     def names(self) -> list[str]:
         """Everything that names a model of the trial: what a rater must not read."""
         return [name for model in self.design.models for name in (model.label, model.source)]
+
+
+def begin(trials: Path, design: Design, prompts: Sequence[Prompt]) -> Trial:
+    """Fix a design in `trials`, the folder of all trials, and enter it in the ledger there.
+
+    Raises StudioError if the project's error budget or burnt prompts are in the way (ledger.py),
+    or if another design is fixed under this name.
+    """
+    if not (trials / design.name / FIXED).exists():
+        Ledger(trials).enter(design, prompts)
+    return fix(trials / design.name, design, prompts)
 
 
 def fix(folder: Path, design: Design, prompts: Sequence[Prompt]) -> Trial:

@@ -1,6 +1,8 @@
 """How a command ends: exit codes, and signals that cancel."""
 
+import os
 import signal
+import sys
 from types import FrameType
 
 BAD_INPUT, CANCELLED = 2, 130
@@ -19,3 +21,10 @@ def _cancel(number: int, frame: FrameType | None) -> None:
     for each in CANCELLING:
         signal.signal(each, lambda number, frame: None)  # SIG_IGN complains of pending ones
     raise KeyboardInterrupt
+
+
+def interrupt_at_end_of_input() -> None:
+    """Cancel when whoever holds the other end of standard input is gone."""
+    while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)  # a shell's background jobs ignore SIGINT

@@ -2,15 +2,13 @@
 
 import argparse
 import dataclasses
-import os
 import re
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.cli.exits import CANCELLED
+from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
 from studio.cli.progress import Bar, Display, JsonLines, emit
 from studio.errors import StudioError
 
@@ -113,7 +111,7 @@ def _merge(parsed: argparse.Namespace) -> int:
     from studio.merge.preflight import check
 
     if parsed.tethered:
-        threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
+        threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
     plan = check(_recipe(parsed.recipe), _options(parsed), parsed.out)
     for line in (*plan.warnings, *plan.notes):
         print(f"note: {line}", file=sys.stderr)
@@ -127,10 +125,3 @@ def _merge(parsed: argparse.Namespace) -> int:
         return CANCELLED
     show.done(parsed.out)
     return 0
-
-
-def _interrupt_at_end_of_input() -> None:
-    """Cancel when whoever holds the other end of standard input is gone."""
-    while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)  # a shell's background jobs ignore SIGINT

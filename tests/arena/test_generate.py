@@ -14,7 +14,7 @@ import pytest
 from studio.arena import answers as answer_file
 from studio.arena.answers import Generated, read_answers
 from studio.arena.design import Exclusions, Model, Reveal
-from studio.arena.generate import Progress, Speaker, generate, sampling_for, seed_of
+from studio.arena.generate import Ask, Progress, Speaker, generate, sampling_for, seed_of
 from studio.arena.trial import amend, fix, open_trial
 from studio.errors import StudioError
 from tests.arena.trials import RIVAL, Parrot, design, made, parrot, prompts
@@ -52,10 +52,10 @@ def test_one_model_at_a_time_and_only_what_is_missing(tmp_path: Path) -> None:
         speaker = Parrot(model.label)
         plain, left = speaker.answer, iter(range(20))
 
-        def answer(*arguments: object) -> Generated:
+        def answer(ask: Ask) -> Generated:
             if model.label == RIVAL and next(left) == 5:
                 raise StudioError("the engine is gone")
-            return plain(*arguments)  # type: ignore[arg-type]
+            return plain(ask)
 
         speaker.answer = answer  # type: ignore[method-assign]
         yield speaker

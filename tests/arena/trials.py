@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.arena.answers import Generated
 from studio.arena.design import Design, Model
-from studio.arena.generate import Speaker, generate
+from studio.arena.generate import Ask, Speaker, generate
 from studio.arena.prompts import Message, Prompt
 from studio.arena.sitting import BlindItem, Sitting
 from studio.arena.trial import Trial, fix
@@ -48,8 +48,13 @@ class Parrot:
         self.identity: Mapping[str, str] = {"fingerprint": f"print-{label}", "quantisation": "fp8"}
         self.prompt_format = "chatml"
 
-    def answer(self, prompt: Prompt, sampling: Mapping[str, Any], seed: int) -> Generated:
-        return Generated(f"{self.word} says {prompt.id} {seed}", "stop", 5, len(self.word), 0.01)
+    def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Generated]]:
+        for ask in asks:
+            yield ask, self.answer(ask)
+
+    def answer(self, ask: Ask) -> Generated:
+        text = f"{self.word} says {ask.prompt.id} {ask.seed}"
+        return Generated(text, "stop", 5, len(self.word), 0.01)
 
 
 @contextmanager

@@ -1,0 +1,175 @@
+"""The commands on blind trials: design, amend, pack, collect, results."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.cli.progress import emit
+from studio.errors import StudioError
+
+if TYPE_CHECKING:
+    from studio.arena.design import Design
+    from studio.arena.prompts import Prompt
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's commands to the parser."""
+    design = commands.add_parser("design", help="what a trial can find, before anything is fixed")
+    design.add_argument("trial", type=Path, metavar="TRIAL.yaml")
+    amend = commands.add_parser("amend", help="change what may be changed, with a reason")
+    amend.add_argument("trial", type=Path, metavar="DIR")
+    amend.add_argument("changes", metavar="YAML", help="such as 'reveal: each'")
+    amend.add_argument("--why", required=True, metavar="TEXT", help="the reason; the report has it")
+    pack = commands.add_parser("pack", help="a trial to be rated elsewhere, without its models")
+    _add_pack(pack)
+    collect = commands.add_parser("collect", help="take over votes that were given on packs")
+    collect.add_argument("trial", type=Path, metavar="DIR")
+    collect.add_argument("ratings", type=Path, nargs="+", metavar="RATINGS")
+    results = commands.add_parser("results", help="what a trial's votes show")
+    _add_results(results)
+    for command, run in (
+        (design, _design),
+        (amend, _amend),
+        (pack, _pack),
+        (collect, _collect),
+        (results, _results),
+    ):
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="data as JSON on stdout")
+
+
+def _add_pack(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("trial", type=Path, metavar="DIR")
+    add("--out", type=Path, metavar="FILE", help="the pack to write, default NAME.pack.zip")
+    add("--rater", type=int, default=1, metavar="N", help="for the N-th of the planned raters")
+    add("--space", type=Path, metavar="DIR", help="a folder to upload as a Space that rates it")
+
+
+def _add_results(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("trial", type=Path, metavar="DIR", help="the trial's folder, or the ratings.csv in it")
+    add("--html", type=Path, metavar="FILE", help="write the report as one HTML file")
+    add("--csv", type=Path, metavar="FILE", help="write the votes that count, for other tools")
+    add("--card", action="store_true", help="a paragraph for the model card, in Markdown")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise StudioError(f"{path}: cannot be read: {reason}") from error
+
+
+def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
+    """The design of a TRIAL.yaml, its sampling checked, and the prompts it chooses."""
+    from studio.arena.design_yaml import load_design
+    from studio.arena.prompts import choose, load_prompts
+    from studio.serve.sampling import PRESETS, Sampling
+
+    presets = {name: sampling.as_data() for name, sampling in PRESETS.items()}
+    for values in presets.values():
+        del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
+    design = load_design(_read_text(path), path.name, presets)
+    Sampling.from_data({k: v for k, v in design.sampling.items() if k != "preset"})
+    prompts = choose(
+        load_prompts(*map(Path, design.prompts)),
+        sensitive=design.sensitive,
+        sealed=design.sealed,
+        categories=design.categories or None,
+    )
+    return design, prompts
+
+
+def _design(parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from studio.arena.power import plan
+    from studio.arena.schedule import schedule
+
+    design, prompts = load_trial(parsed.trial)
+    (longest,) = {max(len(slot) for slot in schedule(design, prompts, bytes(32)))}
+    told = plan(design, len(prompts))
+    answers = len(design.used_models) * len(prompts) * design.draws
+    if parsed.json:
+        emit({**asdict(told), "answers": answers, "items": longest, "hash": design.hash})
+        return 0
+    print(f"{told.sentence()}.")
+    print(f"{answers} answers to make; a rater sees up to {longest} pairs.")
+    for first, second in design.comparisons:
+        print(f"{first} against {second}" + (" (primary)" if second == design.primary[1] else ""))
+    return 0
+
+
+def _amend(parsed: argparse.Namespace) -> int:
+    import yaml
+
+    from studio.arena.counted import ballots
+    from studio.arena.trial import amend, open_trial
+
+    try:
+        changes = yaml.safe_load(parsed.changes)
+    except yaml.YAMLError as error:
+        raise StudioError(f'"{parsed.changes}" is not YAML; write it as "reveal: each"') from error
+    if not isinstance(changes, dict) or not changes:
+        raise StudioError(f'"{parsed.changes}" changes nothing; write it as "reveal: each"')
+    trial = open_trial(parsed.trial)
+    votes = len(ballots(trial)) if trial.answers() else 0
+    amend(parsed.trial, changes, parsed.why, votes)
+    emit({"amended": changes, "votes": votes}) if parsed.json else print("amended")
+    return 0
+
+
+def _pack(parsed: argparse.Namespace) -> int:
+    from studio.arena.pack import write_pack
+    from studio.arena.space import write_space
+    from studio.arena.trial import open_trial
+
+    trial = open_trial(parsed.trial)
+    if parsed.space:
+        write_space(trial, parsed.space, parsed.rater)
+        out = parsed.space
+    else:
+        out = parsed.out or Path(f"{trial.design.name}.pack.zip")
+        write_pack(trial, out, parsed.rater)
+    emit({"path": str(out)}) if parsed.json else print(out)
+    return 0
+
+
+def _collect(parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from studio.arena.pack import collect
+    from studio.arena.trial import open_trial
+
+    done = collect(open_trial(parsed.trial), parsed.ratings)
+    if parsed.json:
+        emit(asdict(done))
+    else:
+        print(f"{done.taken} votes taken over, {done.known} known, {done.refused} refused")
+    return 0
+
+
+def _results(parsed: argparse.Namespace) -> int:
+    from studio.arena.counted import ballots
+    from studio.arena.export import card_paragraph, html_report, votes_csv
+    from studio.arena.results import results
+    from studio.arena.trial import open_trial
+    from studio.arena.verdict import verdict
+    from studio.durable import write_whole
+
+    folder = parsed.trial.parent if parsed.trial.suffix == ".csv" else parsed.trial
+    trial = open_trial(folder)
+    found, every = results(trial), ballots(trial)
+    if parsed.html:
+        write_whole(parsed.html, html_report(found, every))
+    if parsed.csv:
+        write_whole(parsed.csv, votes_csv(every))
+    if parsed.json:
+        emit({**found.as_data(), "verdict": verdict(found)})
+    else:
+        lines: Sequence[str] = [card_paragraph(found)] if parsed.card else verdict(found)
+        print("\n".join(lines))
+    return 0
