@@ -1,0 +1,79 @@
+"""A checksum of weights that does not depend on how they are split over processes.
+
+The sum, modulo 2^64, of a mixing function of every element's bits. Zero adds nothing, so padding
+does not count; splitting, joining and reordering leave it as it is. Two equal sums say that the
+same numbers are there; in which order they lie is for a digest of the bytes to tell.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+MODULUS = 2**64
+_FIRST, _SECOND = -7046029254386353131, -4658895280553007687  # odd constants of splitmix64
+_CHUNK = 1 << 22
+
+Held = Mapping[str, tuple[int, int]]  # name → (number of elements, their sum)
+
+
+def checksum(tensor: "torch.Tensor") -> tuple[int, int]:
+    """(Number of elements, sum) of a tensor of 16 or 32 bit elements, on its own device."""
+    import torch
+
+    bits = {2: torch.int16, 4: torch.int32, 1: torch.int8}[tensor.itemsize]
+    total = 0
+    flat = tensor.detach().contiguous().view(bits).flatten()
+    for start in range(0, flat.numel(), _CHUNK):
+        mixed = flat[start : start + _CHUNK].to(torch.int64) * _FIRST
+        mixed = (mixed ^ (mixed >> 29)) * _SECOND
+        total += int((mixed ^ (mixed >> 32)).sum())
+    return tensor.numel(), total % MODULUS
+
+
+def disagreements(
+    ranks: Sequence[Held], files: Held, fused: Mapping[str, Sequence[str]]
+) -> tuple[list[str], int, int]:
+    """What the ranks hold against what the files hold: (wrong names, checked, all parameters).
+
+    `fused` names the parts that an engine keeps in one parameter, {"qkv_proj": ["q_proj", …]}. A
+    parameter may be split over the ranks, repeated on several, or padded with zeros; what cannot
+    be told apart from the sizes is left unchecked.
+    """
+    names = sorted({name for held in ranks for name in held})
+    wrong, checked = [], 0
+    for name in names:
+        size, total = _added([held[name] for held in ranks if name in held])
+        parts = [files[part] for part in _parts(name, fused) if part in files]
+        possible = _possible(parts, size)
+        if not possible:
+            continue
+        checked += 1
+        if total not in possible:
+            wrong.append(name)
+    return wrong, checked, len(names)
+
+
+def _parts(name: str, fused: Mapping[str, Sequence[str]]) -> list[str]:
+    for whole, parts in fused.items():
+        if f".{whole}." in name:
+            return [name.replace(f".{whole}.", f".{part}.") for part in parts]
+    return [name]
+
+
+def _added(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(size for size, _ in parts), sum(total for _, total in parts) % MODULUS
+
+
+def _possible(parts: Sequence[tuple[int, int]], size: int) -> set[int]:
+    """The sums that a parameter of `size` elements in all may have; empty if it fits nothing."""
+    if not parts:
+        return set()
+    whole, total = _added(parts)
+    if size % whole == 0:
+        return {total * (size // whole) % MODULUS}
+    first, rest = parts[0], _added(parts[1:])
+    if len(parts) == 3 and (size - first[0]) % rest[0] == 0:  # keys and values repeated
+        return {(first[1] + rest[1] * ((size - first[0]) // rest[0])) % MODULUS}
+    return {total} if whole < size < 2 * whole else set()

@@ -1,0 +1,79 @@
+"""What the studio can ask of each vLLM worker. Nothing here raises.
+
+A method that raises on one rank leaves the other ranks' replies in vLLM's queue, and every later
+call gets a stale one. So each method returns what went wrong, with the caller's nonce.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+from studio.serve.checksum import checksum
+from studio.weights import Checkpoint
+
+Reply = dict[str, Any]
+
+
+class Extension:
+    """Mixed into vLLM's Worker: names begin with `studio_` to meet none of its own."""
+
+    rank: int
+
+    def studio_load(self, path: str, nonce: str) -> Reply:
+        """Replace this rank's weights by those of the model in the folder."""
+        try:
+            self.reload_weights(weights_path=path)  # type: ignore[attr-defined]
+            return self.studio_state(nonce)
+        except BaseException as error:
+            problem = f"{type(error).__name__}: {error}"
+            try:  # unfinished layers are without memory: give it back, or the engine dies
+                model = self.studio_model()
+                finalize_layerwise_reload(model, self.model_runner.model_config)  # type: ignore[attr-defined]
+            except BaseException as second:
+                problem += f"; then {type(second).__name__}: {second}"
+            return {"rank": self.rank, "nonce": nonce, "problem": problem}
+
+    def studio_state(self, nonce: str) -> Reply:
+        """What this rank holds: digest, bytes, and the checksum of every parameter."""
+        try:
+            parameters = dict(self.studio_model().named_parameters())
+            homeless = [n for n, p in parameters.items() if p.is_meta or not p.numel()]
+            digest = hashlib.sha256()
+            for name, parameter in parameters.items():
+                if name not in homeless:
+                    digest.update(name.encode())
+                    raw = parameter.detach().contiguous().flatten().view(torch.uint8)
+                    digest.update(raw.cpu().numpy().data)
+            return {
+                "rank": self.rank,
+                "nonce": nonce,
+                "problem": f"no memory behind {homeless[:3]}" if homeless else "",
+                "digest": digest.hexdigest(),
+                "nbytes": sum(p.nbytes for p in parameters.values()),
+                "held": {n: checksum(p) for n, p in parameters.items() if n not in homeless},
+                "fused": getattr(self.studio_model(), "packed_modules_mapping", {}),
+            }
+        except BaseException as error:
+            problem = f"{type(error).__name__}: {error}"
+            return {"rank": self.rank, "nonce": nonce, "problem": problem}
+
+    def studio_files(self, path: str, nonce: str, ranks: int) -> Reply:
+        """The checksums of this rank's share of a checkpoint, in the engine's dtype."""
+        try:
+            checkpoint = Checkpoint.open(Path(path), path)
+            dtype = self.model_runner.model_config.dtype  # type: ignore[attr-defined]
+            names = sorted(checkpoint.tensors)[self.rank :: ranks]
+            files = {name: checksum(checkpoint.load(name).to(dtype)) for name in names}
+            return {"rank": self.rank, "nonce": nonce, "problem": "", "files": files}
+        except BaseException as error:
+            problem = f"{type(error).__name__}: {error}"
+            return {"rank": self.rank, "nonce": nonce, "problem": problem}
+
+    def studio_model(self) -> torch.nn.Module:
+        """The model of this rank."""
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        assert isinstance(model, torch.nn.Module)
+        return model

@@ -1,0 +1,124 @@
+"""One engine, several models: the weights are changed in place, and nothing wrong ever answers.
+
+Runs in the process of the engine's server, the same for vLLM and for the embedded engine.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from studio.serve.gate import Residency
+
+DRAIN_SECONDS = 30.0
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of loading weights on every rank.
+
+    `problem` is empty if all ranks hold exactly this model; `digests` has one for each rank, of
+    the weights as they now are. `bytes_read` adds up what the ranks hold.
+    """
+
+    problem: str = ""
+    digests: tuple[str, ...] = ()
+    bytes_read: int = 0
+    verified: str = ""
+
+
+class Weights(Protocol):
+    """What can be done with the weights of a running engine. None of these raises."""
+
+    async def refusal(self, path: str) -> str:
+        """Why the model in the folder cannot take the place of the present one; or empty."""
+        ...
+
+    async def pause(self) -> None:
+        """End what is under way with "abort", begin nothing new, forget cached prefixes."""
+        ...
+
+    async def load(self, path: str) -> Loaded:
+        """Put the model's weights in place of the present ones."""
+        ...
+
+    async def resume(self) -> None:
+        """Answer again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The end of a switch: `model` is resident now (None: nothing answers any more)."""
+
+    model: str | None
+    ok: bool
+    problem: str = ""
+    digests: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    verified: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+async def switch(residency: Residency, weights: Weights, model: str, path: str) -> Switched:
+    """Make the model in the folder `path` the resident one, under the id `model`.
+
+    While it lasts, and if it ends badly, no request is answered. If the new weights cannot be
+    loaded the previous ones are put back; if that fails too, the engine stays shut.
+    """
+    async with residency.lock:
+        if refusal := await weights.refusal(path):
+            return Switched(residency.model, ok=False, problem=refusal)
+        before, residency.model = residency.model, None
+        clock = _Clock()
+        if not await _drain(residency, weights):
+            await weights.resume()
+            residency.model = before
+            return Switched(before, ok=False, problem="running answers did not end; try again")
+        clock.lap("pause")
+        loaded = await weights.load(path)
+        clock.lap("load")
+        if loaded.problem:
+            problem = loaded.problem
+            back = await weights.load(residency.path) if before is not None else loaded
+            clock.lap("back")
+            if back.problem:
+                problem += f"; and the previous model could not be put back: {back.problem}"
+                return Switched(None, ok=False, problem=problem, seconds=clock.laps)
+            await weights.resume()
+            residency.model = before
+            return Switched(before, ok=False, problem=problem, seconds=clock.laps)
+        await weights.resume()
+        residency.model, residency.path = model, path
+        clock.lap("resume")
+        return Switched(
+            model, True, "", loaded.digests, clock.laps, loaded.bytes_read, loaded.verified
+        )
+
+
+async def _drain(residency: Residency, weights: Weights) -> bool:
+    """Pause until nothing is under way: what slipped in after a pause is ended by the next one."""
+    end = time.monotonic() + DRAIN_SECONDS
+    while True:
+        await weights.pause()
+        if not residency.in_flight:
+            return True
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the seconds since the last lap."""
+        now = time.perf_counter()
+        self.laps[name], self._last = round(now - self._last, 4), now
