@@ -82,10 +82,11 @@ class EngineProcess:
             )
         start = started(popen.pid)
         process = cls(place, popen.pid, -1 if start is None else start, popen)
-        process._note(record)
+        process.note(record)
         return process
 
-    def _note(self, record: Mapping[str, Any]) -> None:
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Write down, for a later life of the studio, what runs here."""
         place = self.place
         data = {
             "pid": self.pid,

@@ -59,7 +59,7 @@ def vllm_command(spec: ModelSpec, place: Place, machine: Machine, *, reloads: bo
         *place.door,
         "--tensor-parallel-size", str(spec.tensor_parallel_size),
         "--pipeline-parallel-size", str(spec.pipeline_parallel_size),
-        "--dtype", _dtype(spec, machine),
+        "--dtype", spec.dtype,
         "--seed", "0",
         "--generation-config", "vllm",
         "--middleware", "studio.serve.gate.Gate",
@@ -92,7 +92,7 @@ def embedded_command(spec: ModelSpec, place: Place) -> list[str]:
         "--model", str(place.model_path),
         "--served-model-name", SERVED_NAME,
         *place.door,
-        "--dtype", "float32" if spec.dtype == "auto" else spec.dtype,
+        "--dtype", spec.dtype,
     ]  # fmt: skip
     if spec.max_model_len is not None:
         command += ["--max-model-len", str(spec.max_model_len)]
@@ -123,10 +123,6 @@ def environment(
     if spec.gpus:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in spec.gpus)
     return found
-
-
-def _dtype(spec: ModelSpec, machine: Machine) -> str:
-    return "float32" if spec.dtype == "auto" and not machine.safe_bfloat16 else spec.dtype
 
 
 def _cpu_environment(spec: ModelSpec, machine: Machine) -> dict[str, str]:

@@ -1,0 +1,59 @@
+"""Whether a server elsewhere heeds every sampling parameter: tried, not believed.
+
+Each trial has an outcome that the parameter alone decides. A server that ignores one would make a
+comparison unfair without a word, so it is refused.
+"""
+
+from dataclasses import replace
+
+from studio.errors import StudioError
+from studio.serve.engine import Engine
+from studio.serve.sampling import Sampling
+
+PROMPT = "Once upon a time there was a river, and by the river there was a house"
+TRIES = 3  # different seeds, before a parameter counts as ignored
+_GREEDY = Sampling(temperature=0.0, max_tokens=24)
+_WILD = Sampling(temperature=5.0, max_tokens=24, seed=7)
+# Few candidates, nearly equal odds: what was said before soon comes again, and a penalty shows.
+_LOOSE = Sampling(temperature=5.0, top_k=5, max_tokens=64)
+_ONE_LEFT = {"top_k": 1, "top_p": 1e-6, "min_p": 1.0}
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+def probe(engine: Engine) -> None:
+    """Raise StudioError naming every sampling parameter that the engine ignores."""
+    greedy = _answer(engine, _GREEDY)
+    ignored = [
+        name
+        for name, value in _ONE_LEFT.items()
+        if _answer(engine, replace(_WILD, **{name: value})) != greedy  # type: ignore[arg-type]
+    ]
+    wild = _answer(engine, _WILD)
+    if wild == greedy:
+        ignored.append("temperature")
+    if _answer(engine, _WILD) != wild or _answer(engine, replace(_WILD, seed=8)) == wild:
+        ignored.append("seed")
+    ignored += [name for name in _PENALTIES if not _is_heeded(engine, name)]
+    if engine.complete(PROMPT, replace(_GREEDY, max_tokens=2)).completion_tokens > 2:
+        ignored.append("max_tokens")
+    stop = greedy.strip()[-4:]
+    if stop and stop in _answer(engine, replace(_GREEDY, stop=(stop,))):
+        ignored.append("stop")
+    if ignored:
+        raise StudioError(
+            f"{engine.identity.label}: the server ignores {', '.join(ignored)}; answers drawn "
+            "there cannot be compared fairly: use a server that heeds them, such as vLLM"
+        )
+
+
+def _is_heeded(engine: Engine, penalty: str) -> bool:
+    """Whether the penalty changes any of a few answers."""
+    for seed in range(TRIES):
+        plain = replace(_LOOSE, seed=seed)
+        if _answer(engine, plain) != _answer(engine, replace(plain, **{penalty: 2.0})):  # type: ignore[arg-type]
+            return True
+    return False
+
+
+def _answer(engine: Engine, sampling: Sampling) -> str:
+    return engine.complete(PROMPT, sampling).text

@@ -1,0 +1,113 @@
+"""An engine that runs elsewhere: found by its URL, tried out, and asked."""
+
+import threading
+from dataclasses import replace
+
+import httpx2
+
+from studio.errors import StudioError
+from studio.serve.board import Board
+from studio.serve.endpoint import Address, Endpoint, reason_of
+from studio.serve.engine import Identity
+from studio.serve.meter import Meter
+from studio.serve.probe import probe
+from studio.serve.spec import ModelSpec
+from studio.serve.state import EngineState
+
+LOOK_SECONDS = 2.0
+
+
+class Remote:
+    """Keeps an eye on a server that the studio did not start and cannot stop."""
+
+    def __init__(self, name: str, spec: ModelSpec) -> None:
+        self.board = Board(EngineState(name, spec))
+        self._address = Address(spec.url, spec.key)
+        self._is_to_stop = threading.Event()
+        self._name = ""
+        self._thread = threading.Thread(target=self._live, daemon=True, name=f"endpoint {name}")
+
+    def start(self) -> None:
+        """Try the server out, then watch it."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let go of it; it runs on where it is."""
+        self._is_to_stop.set()
+        if self._thread.is_alive():
+            self._thread.join(60)
+        self.board.note(phase="stopped")
+
+    let_go = stop
+
+    def switch(self, model: str, label: str = "") -> None:
+        """Not from here."""
+        raise StudioError(
+            f"{self.board.state.spec.name}: the weights of an engine elsewhere cannot be changed "
+            "from here; change its model there"
+        )
+
+    def engine(self) -> Endpoint:
+        """The model at the other end."""
+        state = self.board.state
+        if state.phase != "ready" or state.identity is None:
+            raise StudioError(f"{state.spec.name}: the endpoint is {state.phase}: {state.problem}")
+        return Endpoint(self._address, state.identity, name=self._name)
+
+    def _live(self) -> None:
+        spec = self.board.state.spec
+        try:
+            client = self._address.client()
+            with client:
+                self._name, longest = model_there(client, spec.model)
+                identity = Identity(spec.label or self._name, "endpoint")
+                probe(Endpoint(self._address, identity, name=self._name))
+                self.board.move(
+                    ("starting",), "ready", identity=identity, max_model_len=longest, url=spec.url
+                )
+                self._watch(client)
+        except StudioError as error:
+            self.board.note(phase="failed", problem=str(error))
+
+    def _watch(self, client: httpx2.Client) -> None:
+        meter = Meter(client, None)
+        has_metrics = True
+        while not self._is_to_stop.wait(LOOK_SECONDS):
+            try:
+                client.get("/v1/models", timeout=10).raise_for_status()
+            except httpx2.HTTPError as error:
+                raise StudioError(f"{self._address.url} answers no more ({error})") from error
+            if has_metrics:
+                try:
+                    self.board.note(load=meter.read())
+                except httpx2.HTTPStatusError:
+                    has_metrics = False  # not every server has them
+                except httpx2.HTTPError:
+                    self.board.note(load=replace(self.board.state.load, tokens_per_second=None))
+
+
+def model_there(client: httpx2.Client, wanted: str) -> tuple[str, int | None]:
+    """The name of the model a server has, and its longest context if it tells that.
+
+    Raises StudioError if the server cannot be reached, or has not exactly the model asked for.
+    """
+    try:
+        response = client.get("/v1/models", timeout=30)
+    except httpx2.HTTPError as error:
+        raise StudioError(f"{client.base_url}: no server answers there ({error})") from error
+    if response.status_code != 200:
+        raise StudioError(
+            f"{client.base_url}: the server answers {response.status_code} to /v1/models "
+            f"({reason_of(response)}); check the URL and the key"
+        )
+    entries = {str(entry["id"]): entry for entry in response.json().get("data", ())}
+    if wanted and wanted not in entries:
+        raise StudioError(
+            f'{client.base_url}: there is no model "{wanted}"; it has {", ".join(entries)}'
+        )
+    if not wanted and len(entries) != 1:
+        raise StudioError(
+            f"{client.base_url}: it has {len(entries)} models; name one of {', '.join(entries)}"
+        )
+    name = wanted or next(iter(entries))
+    return name, entries[name].get("max_model_len")
