@@ -13,7 +13,7 @@ from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
 from studio.serve.keeper import Keeper
 from studio.serve.log import tail
-from studio.serve.machine import this_machine
+from studio.serve.machine import has_vllm, this_machine
 from studio.serve.proc_table import belonging, is_alive
 from studio.serve.process import LOG, EngineProcess, found, sweep
 from studio.serve.remote import Remote
@@ -48,6 +48,8 @@ class Fleet:
         with self._lock:
             if self._is_closed:
                 raise StudioError("the studio is stopping; start it again to serve models")
+            if spec.engine == "vllm" and not has_vllm():
+                raise StudioError("vLLM is not installed; install it or use the embedded engine")
             self._check_gpus(spec)
             name = f"{_slug(spec.name)}-{secrets.token_hex(3)}"
             self._kept[name] = self._keep(name, spec)

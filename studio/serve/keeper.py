@@ -17,7 +17,6 @@ from studio.serve.control import Control, Greeting
 from studio.serve.endpoint import Endpoint
 from studio.serve.engine import EngineGone
 from studio.serve.log import cause, progress, read
-from studio.serve.machine import has_vllm
 from studio.serve.meter import Meter
 from studio.serve.model_files import (
     ModelFiles,
@@ -88,10 +87,6 @@ class Keeper:
         self._is_let_go = True
         self._is_to_stop.set()
         self._thread.join(MINUTE)
-
-    def log_path(self) -> Path:
-        """Where the engine's words go."""
-        return self._folder / "log.txt"
 
     def engine(self) -> Endpoint:
         """The model that is in the engine now; raises StudioError while there is none."""
@@ -171,9 +166,7 @@ class Keeper:
                 self._launch()
             self._become_ready()
             self._watch()
-        except _Ended:
-            self._finish()
-        except StudioError as error:
+        except (_Ended, StudioError) as error:
             self._finish(str(error))
         except Exception as error:  # a bug of ours must not leave an engine without a keeper
             log.exception("the keeper of %s failed", self.board.state.id)
@@ -181,8 +174,6 @@ class Keeper:
 
     def _launch(self) -> None:
         spec = self.board.state.spec
-        if spec.engine == "vllm" and not has_vllm():
-            raise StudioError("vLLM is not installed here; install it or use the embedded engine")
         files = self._files = model_files(spec.model)
         check(spec, files)
         self._halt_if_asked()
