@@ -41,7 +41,7 @@ _PHASES = (
     ("starting the workers", re.compile(r"EngineCore|Initializing a V1 LLM engine|world_size=")),
     ("loading weights", re.compile(r"Starting to load model|Loading weights from|studio: weights")),
     ("measuring memory", re.compile(r"Loading weights took|Model loading took")),
-    ("compiling", re.compile(r"Dynamo bytecode|torch\.compile|Compiling a graph")),
+    ("compiling", re.compile(r"Dynamo bytecode|Compiling a graph")),
     ("making room for the cache", re.compile(r"KV cache size|Available KV cache memory")),
     ("capturing graphs", re.compile(r"Capturing CUDA graph|Graph capturing")),
     ("opening the door", re.compile(r"init engine .* took|Application startup complete")),

@@ -13,9 +13,9 @@ from studio.serve.sampling import Sampling
 PROMPT = "Once upon a time there was a river, and by the river there was a house"
 TRIES = 3  # different seeds, before a parameter counts as ignored
 _GREEDY = Sampling(temperature=0.0, max_tokens=24)
-_WILD = Sampling(temperature=5.0, max_tokens=24, seed=7)
+_WILD = Sampling(temperature=2.0, max_tokens=24, seed=7)
 # Few candidates, nearly equal odds: what was said before soon comes again, and a penalty shows.
-_LOOSE = Sampling(temperature=5.0, top_k=5, max_tokens=64)
+_LOOSE = Sampling(temperature=2.0, top_k=5, max_tokens=64)
 _ONE_LEFT = {"top_k": 1, "top_p": 1e-6, "min_p": 1.0}
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 

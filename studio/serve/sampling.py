@@ -82,7 +82,7 @@ class Sampling:
 # Of each number: its type, the least and the greatest value, and how to say so.
 RANGES: MappingProxyType[str, tuple[type, float, float, str]] = MappingProxyType(
     {
-        "temperature": (float, 0.0, 5.0, "a number from 0 to 5"),
+        "temperature": (float, 0.0, 2.0, "a number from 0 to 2"),
         "top_p": (float, 1e-6, 1.0, "a number above 0, at most 1"),
         "top_k": (int, 0, 100_000, "a whole number from 0 (off) to 100000"),
         "min_p": (float, 0.0, 1.0, "a number from 0 (off) to 1"),

@@ -11,7 +11,7 @@ from studio.serve.sampling import PRESETS, Sampling
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1; use a number from 0 to 5"),
+        ({"temperature": -0.1}, "temperature is -0.1; use a number from 0 to 2"),
         ({"temperature": 0.005}, "temperature is 0.005; use 0 for the likeliest tokens"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"temperature": "1"}, "temperature is '1'"),
@@ -40,7 +40,7 @@ def test_sampling_refuses_what_is_out_of_range(values: dict[str, Any], message: 
 
 def test_sampling_accepts_the_ends_of_the_ranges() -> None:
     Sampling(temperature=0, top_p=1e-6, top_k=0, min_p=1.0, seed=2**63 - 1, max_tokens=1)
-    Sampling(temperature=5, presence_penalty=-2, frequency_penalty=2, repetition_penalty=2)
+    Sampling(temperature=2, presence_penalty=-2, frequency_penalty=2, repetition_penalty=2)
 
 
 def test_sampling_goes_through_its_data_unchanged() -> None:

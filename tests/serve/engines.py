@@ -1,0 +1,79 @@
+"""Starting engines for tests, and what a model must say, computed here by the book."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from studio.serve.fleet import Fleet
+from studio.serve.sampling import Sampling
+from studio.serve.spec import ModelSpec
+from tests.test_architecture import ROOT
+
+DEMO = ROOT / "demo" / "models"
+END = 2
+QUESTION = "Guest: Tell me about the lantern.\nHost:"
+MODEL = "roleplay"
+
+
+def ready(fleet: Fleet, spec: ModelSpec, seconds: float = 240) -> str:
+    """Start an engine and wait until it is ready; its id."""
+    name = fleet.start(spec)
+    state = fleet.wait(name, ("ready", "failed", "stopped"), seconds)
+    assert state.phase == "ready", (state.problem, state.line, fleet.log(name, 40))
+    return name
+
+
+@cache
+def tokenizer() -> Any:
+    """The tokenizer that all demo models share."""
+    return AutoTokenizer.from_pretrained(DEMO / "instruct")
+
+
+@cache
+def network(model: str) -> Any:
+    """A demo model in float32, in this process."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(DEMO / model, dtype=torch.float32)
+    return loaded.eval()
+
+
+def logits_after(model: str, tokens: Sequence[int]) -> torch.Tensor:
+    """The logits of the next token."""
+    with torch.inference_mode():
+        logits = network(model)(torch.tensor([list(tokens)])).logits[0, -1]
+    assert isinstance(logits, torch.Tensor)
+    return logits.clone()
+
+
+def greedy(model: str, text: str, count: int, **penalties: float) -> list[int]:
+    """The likeliest tokens one after the other, after the penalties; up to the end token."""
+    prompt = tokenizer()(text)["input_ids"]
+    sampling = Sampling(temperature=0, **penalties)  # type: ignore[arg-type]
+    answer: list[int] = []
+    while len(answer) < count and END not in answer:
+        logits = logits_after(model, [*prompt, *answer])
+        for token in {*prompt, *answer}:
+            factor = sampling.repetition_penalty
+            logits[token] = logits[token] / factor if logits[token] > 0 else logits[token] * factor
+        for token, often in Counter(answer).items():
+            logits[token] -= often * sampling.frequency_penalty + sampling.presence_penalty
+        answer.append(int(logits.argmax()))
+    return answer
+
+
+def text_of(prompt: str, answer: Sequence[int]) -> str:
+    """The text that an answer adds to its prompt."""
+    before = tokenizer()(prompt)["input_ids"]
+    decode: Callable[..., str] = tokenizer().decode
+    whole = decode([*before, *answer], skip_special_tokens=True)
+    return whole.removeprefix(decode(before, skip_special_tokens=True))
+
+
+def logprobs(model: str, tokens: Sequence[int]) -> list[float | None]:
+    """ln p of each token given those before it."""
+    with torch.inference_mode():
+        rows = network(model)(torch.tensor([list(tokens)])).logits[0].log_softmax(-1)
+    return [None, *(float(rows[at, token]) for at, token in enumerate(tokens[1:]))]
