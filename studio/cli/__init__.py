@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from studio import __version__
-from studio.cli import arena, merge, plan
+from studio.cli import arena, merge, plan, serve
 from studio.cli.exits import BAD_INPUT, CANCELLED, cancel_on_signals
 from studio.cli.progress import emit
 from studio.errors import StudioError
@@ -41,4 +41,5 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_commands(commands)
     plan.add_commands(commands)
     arena.add_commands(commands)
+    serve.add_commands(commands)
     return parser

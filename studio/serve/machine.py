@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from studio.serve.spec import EngineKind
 from studio.serve.vllm_command import Machine
 
 NVIDIA = Path("/dev/nvidiactl")
@@ -46,6 +47,6 @@ def safe_bfloat16(flags: frozenset[str]) -> bool:
     return "avx512_bf16" not in flags or "amx_bf16" in flags
 
 
-def default_engine() -> str:
+def default_engine() -> EngineKind:
     """What to start a model with: vLLM where it is installed, the embedded engine elsewhere."""
     return "vllm" if has_vllm() and sys.platform == "linux" else "embedded"

@@ -1,0 +1,135 @@
+"""The command that serves a model: serve."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.cli.progress import emit
+from studio.errors import StudioError
+from studio.settings import read_settings
+
+if TYPE_CHECKING:
+    from studio.serve.fleet import Fleet
+    from studio.serve.state import EngineState
+
+LOOK_SECONDS = 0.2
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's commands to the parser."""
+    serve = commands.add_parser("serve", help="serve a model until Ctrl-C")
+    add = serve.add_argument
+    add("model", metavar="MODEL", help="a folder or a Hub id")
+    add("--engine", choices=("vllm", "embedded"), help="default: vLLM where it is installed")
+    add(
+        "--tensor-parallel-size",
+        "--tp",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs to split over",
+    )
+    add("--pipeline-parallel-size", "--pp", type=int, default=1, metavar="N")
+    add("--gpus", type=_numbers, default=(), metavar="0,1", help="which GPUs, default all")
+    add("--dtype", default="auto", help="default: as the files, or what is safe here")
+    add("--quantisation", "--quantization", metavar="NAME", help="on-line, e.g. fp8_per_tensor")
+    add("--max-model-len", type=int, metavar="N", help="tokens of prompt and answer together")
+    add("--prompt", help="answer this one prompt, as it is, then stop")
+    add("--preset", default="greedy", help="how to draw the answer to --prompt")
+    add("--max-tokens", type=int, default=256, metavar="N", help="longest answer to --prompt")
+    add("--json", action="store_true", help="data as JSON on stdout")
+    serve.set_defaults(run=_serve)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not a list of GPUs; write it as 0,1'
+        ) from None
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    import os
+
+    from studio.serve.fleet import Fleet
+    from studio.serve.machine import default_engine
+    from studio.serve.sampling import PRESETS
+    from studio.serve.spec import ModelSpec
+
+    if parsed.preset not in PRESETS:
+        raise StudioError(f'there is no preset "{parsed.preset}"; known are {", ".join(PRESETS)}')
+    spec = ModelSpec(
+        model=str(Path(parsed.model).absolute()) if Path(parsed.model).is_dir() else parsed.model,
+        engine=parsed.engine or default_engine(),
+        tensor_parallel_size=parsed.tensor_parallel_size,
+        pipeline_parallel_size=parsed.pipeline_parallel_size,
+        gpus=parsed.gpus,
+        dtype=parsed.dtype,
+        quantisation=parsed.quantisation,
+        max_model_len=parsed.max_model_len,
+        open_port=parsed.prompt is None,
+    )
+    fleet = Fleet(read_settings(os.environ).data_dir / "engines")
+    try:
+        for line in fleet.found:
+            print(f"note: {line}", file=sys.stderr)
+        name = fleet.start(spec)
+        state = _await_ready(fleet, name)
+        if parsed.prompt is not None:
+            return _answer(fleet, name, parsed)
+        _show(state, parsed.json)
+        _await_end(fleet, name)
+    finally:
+        fleet.close()
+    return 0
+
+
+def _await_ready(fleet: "Fleet", name: str) -> "EngineState":
+    """Show how far the start is; the state once the engine is ready."""
+    said = ""
+    while (state := fleet.state(name)).phase == "starting":
+        now = state.progress
+        line = now.phase + (f" {now.done} of {now.total}" if now.total else "")
+        if line != said:
+            print(f"{state.spec.name}: {line}", file=sys.stderr)
+            said = line
+        time.sleep(LOOK_SECONDS)
+    if state.phase != "ready":
+        raise StudioError(f"{state.spec.name}: {state.problem or state.phase}")
+    return state
+
+
+def _show(state: "EngineState", as_json: bool) -> None:
+    if as_json:
+        emit(state.as_data() | {"event": "ready", "key": state.key})
+        return
+    print(f"url {state.url}\nkey {state.key}\nmodel model", flush=True)
+    print(f"{state.spec.name} is ready; Ctrl-C stops it", file=sys.stderr)
+
+
+def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict, replace
+
+    from studio.serve.sampling import PRESETS
+
+    sampling = replace(PRESETS[parsed.preset], max_tokens=parsed.max_tokens)
+    engine = fleet.engine(name)
+    if parsed.json:
+        emit(asdict(engine.complete(parsed.prompt, sampling)))
+        return 0
+    for piece in engine.stream(parsed.prompt, sampling):
+        print(piece.text, end="", flush=True)
+    print()
+    return 0
+
+
+def _await_end(fleet: "Fleet", name: str) -> None:
+    """Stay while the engine runs; raises StudioError if it fails."""
+    while (state := fleet.state(name)).is_live:
+        time.sleep(LOOK_SECONDS)
+    if state.phase == "failed":
+        raise StudioError(f"{state.spec.name}: {state.problem}")
