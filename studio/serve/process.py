@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.durable import write_whole
 from studio.errors import StudioError
 from studio.serve.endpoint import Address
 from studio.serve.proc_table import belonging, is_alive, kill, shared_memory, started
@@ -99,7 +100,7 @@ class EngineProcess:
             "port": place.port,
             **record,
         }
-        write_private(place.folder / RECORD, json.dumps(data))
+        write_whole(place.folder / RECORD, json.dumps(data))
 
     @property
     def address(self) -> Address:
@@ -179,13 +180,3 @@ def found(folder: Path) -> tuple[EngineProcess, dict[str, Any]]:
         return EngineProcess(place, int(data["pid"]), int(data["start"])), data
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudioError(f"{folder}: no note of an engine ({error})") from error
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read."""
-    partial = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -1,6 +1,7 @@
 """An engine that runs elsewhere: found by its URL, tried out, and asked."""
 
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import httpx2
@@ -61,7 +62,8 @@ class Remote:
             with client:
                 self._name, longest = model_there(client, spec.model)
                 identity = Identity(spec.label or self._name, "endpoint")
-                probe(Endpoint(self._address, identity, name=self._name))
+                with closing(Endpoint(self._address, identity, name=self._name)) as trial:
+                    probe(trial)
                 self.board.move(
                     ("starting",), "ready", identity=identity, max_model_len=longest, url=spec.url
                 )

@@ -48,7 +48,8 @@ def logits_after(model: str, tokens: Sequence[int]) -> torch.Tensor:
     return logits.clone()
 
 
-def greedy(model: str, text: str, count: int, **penalties: float) -> list[int]:
+@cache
+def greedy(model: str, text: str, count: int, **penalties: float) -> tuple[int, ...]:
     """The likeliest tokens one after the other, after the penalties; up to the end token."""
     prompt = tokenizer()(text)["input_ids"]
     sampling = Sampling(temperature=0, **penalties)  # type: ignore[arg-type]
@@ -61,7 +62,7 @@ def greedy(model: str, text: str, count: int, **penalties: float) -> list[int]:
         for token, often in Counter(answer).items():
             logits[token] -= often * sampling.frequency_penalty + sampling.presence_penalty
         answer.append(int(logits.argmax()))
-    return answer
+    return tuple(answer)
 
 
 def text_of(prompt: str, answer: Sequence[int]) -> str:
