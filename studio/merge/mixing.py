@@ -9,7 +9,7 @@ whatever the models' size.
 
 import queue
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self
@@ -17,32 +17,34 @@ from typing import Protocol, Self
 import numpy as np
 
 from studio.errors import StudioError
+from studio.merge import budget
 from studio.merge.ahead import Ahead, Pieces
 from studio.merge.blocks import Block, Segment, blocks_of
 from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
+from studio.merge.inputs import Inputs
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import is_buffer
 from studio.merge.plan import PIECE, Plan, ShardJob, TensorJob
-from studio.weights import cpu_kernels, pages
-from studio.weights.cpu_kernels import all_finite
+from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
 from studio.weights.gram import NonFinite, from_difference_basis
 from studio.weights.pages import Flat
+from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
-SPARE_BUFFERS = 4
 WRITERS = 2  # one computes a checksum while the other waits for the disk
+Work = tuple[Inputs, Sequence[float] | None]  # a segment's sources and weights; None: to be copied
 
 
 class Kernels(Protocol):
     """What computes: `studio.weights.cpu_kernels`, or `torch_kernels.OnDevice` for a GPU."""
 
-    def partial_gram(self, sources: Sequence[Flat], start: int, stop: int) -> Floats:
-        """The Gram matrix of a range of elements, in the difference basis."""
+    def partial_gram(self, sources: Sequence[Flat]) -> Floats:
+        """The Gram matrix of the sources' elements, in the difference basis."""
 
-    def mix(self, sources: Sequence[Flat], weights: Sequence[float], start: int, out: Flat) -> None:
-        """Fill `out` with the weighted sum of the elements from `start` on."""
+    def mix(self, sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
+        """Fill `out` with the weighted sum of the sources' elements."""
 
 
 class Mixer:
@@ -55,7 +57,7 @@ class Mixer:
         self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._buffers: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
-        for _ in range(plan.workers + SPARE_BUFFERS):
+        for _ in range(plan.workers + budget.SPARE_BUFFERS):
             self._buffers.put(Buffer())
 
     def __enter__(self) -> Self:
@@ -83,17 +85,19 @@ class Mixer:
             block, filled = pending[0]  # and still pending if Ctrl-C ends the waiting
             digests.append(filled.result().result())
             pending.popleft()
+            for segment in block.segments:
+                if segment.stop == segment.job.numel:
+                    ahead.finish(segment.job)
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
         with ShardFile(path, size) as file:
             try:
                 for block in blocks_of(shard, BLOCK_BYTES):
-                    mixed = [s.job for s in block.segments if s.job.name in self._plan.row_of]
-                    weights = {job.name: ahead.weights(job) for job in mixed}
+                    work = [self._work(segment, ahead) for segment in block.segments]
                     while self._buffers.empty():
                         settle()
-                    work = (self._buffers.get(), weights)
-                    pending.append((block, self._workers.submit(self._fill, file, block, work)))
+                    fill = self._workers.submit(self._fill, file, block, work, self._buffers.get())
+                    pending.append((block, fill))
                 while pending:
                     settle()
             finally:
@@ -101,37 +105,40 @@ class Mixer:
             file.finish()
         return ShardRecord(path.name, size, digest_of(digests), ahead.all_records())
 
+    def _work(self, segment: Segment, ahead: Ahead) -> Work:
+        """What fills the segment."""
+        job = segment.job
+        if job.name not in self._plan.row_of:
+            return Inputs(job, keep=False), None
+        return ahead.measured(job)
+
     def _fill(
-        self,
-        file: ShardFile,
-        block: Block,
-        work: tuple[Buffer, Mapping[str, Sequence[float]]],
+        self, file: ShardFile, block: Block, work: Sequence[Work], buffer: Buffer
     ) -> Future[bytes]:
-        """Fill one buffer (in a worker) and hand it to the writer; returns the write to await."""
-        buffer, weights = work
+        """Fill the buffer (in a worker) and hand it to the writer; returns the write to await."""
         memory = np.frombuffer(buffer, np.uint8)
         buffer[: len(block.header)] = block.header
-        for segment in block.segments:
-            room = memory[segment.at : segment.at + segment.nbytes]
-            out = Flat(segment.job.dtype, room)
-            if segment.job.name in weights:
-                self._mix(segment, weights[segment.job.name], out)
+        for segment, (inputs, weights) in zip(block.segments, work, strict=True):
+            out = Flat(segment.job.dtype, memory[segment.at : segment.at + segment.nbytes])
+            sources = inputs.elements(segment.start, segment.stop)
+            if weights is None:
+                self._copy(segment.job, sources, out)
             else:
-                self._copy(segment, out)
+                self._mix(segment.job, sources, weights, out)
         return self._writer.submit(self._write, file, block, buffer)
 
-    def _mix(self, segment: Segment, weights: Sequence[float], out: Flat) -> None:
+    def _mix(
+        self, job: TensorJob, sources: Sequence[Flat], weights: Sequence[float], out: Flat
+    ) -> None:
         try:
-            self._kernels.mix(self._map(segment.job), weights, segment.start, out)
+            self._kernels.mix(sources, weights, out)
         except NonFinite as error:
             raise StudioError(
-                f"{segment.job.name}: {error}; merge with dtype bfloat16 or float32"
+                f"{job.name}: {error}; merge with dtype bfloat16 or float32"
             ) from None
 
-    def _copy(self, segment: Segment, out: Flat) -> None:
-        job = segment.job
-        (source,) = self._map(job)
-        out.data[:] = source.bytes_of(segment.start, segment.stop)
+    def _copy(self, job: TensorJob, sources: Sequence[Flat], out: Flat) -> None:
+        out.data[:] = sources[0].data
         if job.dtype in FLOATS and not is_buffer(job.name) and not all_finite(out):
             raise self._damaged(job, 0)
 
@@ -148,11 +155,6 @@ class Mixer:
         finally:
             self._buffers.put(buffer)
 
-    def _map(self, job: TensorJob) -> list[Flat]:
-        """The job's source tensors, mapped from their files."""
-        sources = [self._plan.sources[number] for number in job.sources]
-        return [s.map(info.name) for s, info in zip(sources, job.inputs, strict=True)]
-
     def measure(
         self, jobs: Sequence[TensorJob], on_tensor: Callable[[int], None]
     ) -> dict[str, TensorRecord]:
@@ -162,28 +164,24 @@ class Mixer:
         """
         ahead = self._ahead(jobs)
         for job in jobs:
-            ahead.weights(job)
+            ahead.measured(job)
+            ahead.finish(job)
             on_tensor(job.source_bytes)
         return ahead.all_records()
 
     def _ahead(self, jobs: Sequence[TensorJob]) -> Ahead:
         mixed = [job for job in jobs if job.name in self._plan.row_of]
-        return Ahead(mixed, self._plan.options.memory, self._start, self._record)
+        return Ahead(mixed, budget.for_sources(self._plan), self._start, self._record)
 
-    def _start(self, job: TensorJob) -> list[Future[Floats]]:
+    def _start(self, job: TensorJob, keep: bool) -> tuple[Inputs, Pieces]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
-        sources = self._map(job)
-        for source in sources:
-            self._reader.submit(pages.prefetch, source.data)
+        inputs = Inputs(job, keep=keep)
+        self._reader.submit(inputs.prefetch)
         starts = range(0, max(job.numel, 1), PIECE)
-        return [self._workers.submit(self._piece, job, sources, start) for start in starts]
+        return inputs, [self._workers.submit(self._piece, inputs, start) for start in starts]
 
-    def _piece(self, job: TensorJob, sources: Sequence[Flat], start: int) -> Floats:
-        stop = min(start + PIECE, job.numel)
-        found = self._kernels.partial_gram(sources, start, stop)
-        for source in sources:
-            pages.release(source.bytes_of(start, stop))
-        return found
+    def _piece(self, inputs: Inputs, start: int) -> Floats:
+        return self._kernels.partial_gram(inputs.elements(start, start + PIECE))
 
     def _record(self, job: TensorJob, pieces: Pieces) -> TensorRecord:
         """The job's Gram matrix, from its measured pieces, and the weights that follow from it."""

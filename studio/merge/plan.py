@@ -20,7 +20,7 @@ from studio.weights.header import TensorInfo, make_header
 
 # Raised when the way weights are computed or laid out changes, so that no older half is resumed.
 ENGINE = 1
-PIECE = 2 << 20  # elements of a tensor that one worker looks at together
+PIECE = 1 << 20  # elements of a tensor that one worker looks at together
 MOST_WORKERS = 8  # each holds a piece of every source in memory; by then the disk is the limit
 
 
@@ -30,8 +30,9 @@ class Options:
 
     `shard_bytes`: the largest size of an output file, in bytes. `missing`: what to do about
     tensors that some sources lack, "error" or "base" (take the base's). `allow`: config keys that
-    may differ, or "tokenizer". `device`: "cpu" or "cuda". `memory`: bytes of sources to fetch ahead
-    of the tensor at work.
+    may differ, or "tokenizer". `device`: "cpu" or "cuda". `memory`: bytes of sources
+    to keep from the first look at them to the second, None for as many as the process has room for
+    below 500 MB.
     """
 
     dtype: str | None = None
@@ -39,7 +40,7 @@ class Options:
     missing: str = "error"
     allow: frozenset[str] = frozenset()
     device: str = "cpu"
-    memory: int = 256 << 20
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

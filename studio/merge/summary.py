@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from studio.merge.plan import PIECE, Plan
-from studio.weights.dtypes import ITEMSIZE, TORCH_NAMES
+from studio.merge import budget
+from studio.merge.plan import Plan
+from studio.weights.dtypes import TORCH_NAMES
 
-# Of the process with its compiled loops; each worker adds a piece of every source and a buffer.
-RESIDENT = 220 << 20
-BUFFER = 4 << 20
 ASSUMED_SPEED = 1e9
 
 
@@ -31,17 +29,11 @@ def summary(plan: Plan) -> dict[str, Any]:
         "dtype": TORCH_NAMES[plan.dtype],
         "bytes_read": plan.bytes_read,
         "bytes_written": plan.bytes_written,
-        "peak_memory": _peak_memory(plan),
+        "peak_memory": budget.peak(plan),
         "seconds": max(plan.bytes_read, plan.bytes_written) / ASSUMED_SPEED,
         "warnings": list(plan.warnings),
         "notes": list(plan.notes),
     }
-
-
-def _peak_memory(plan: Plan) -> int:
-    """Bytes of this process; the rest of the sources is in the page cache, which gives way."""
-    widest = max(ITEMSIZE[t.dtype] for source in plan.sources for t in source.tensors.values())
-    return RESIDENT + plan.workers * (BUFFER + PIECE * len(plan.sources) * widest)
 
 
 def summary_text(found: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Is a finished merge whole? Everything on disk against everything that was noted about it."""
 
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from studio.merge.layout import Layout, is_head
 from studio.merge.recipe_dump import fingerprint as recipe_fingerprint
 from studio.merge.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
-from studio.weights.cpu_kernels import all_finite
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
 from studio.weights.header import TensorInfo, read_header
-from studio.weights.pages import Flat, map_bytes, release
+from studio.weights.pages import map_flat
 from studio.weights.strict_json import read_object, shown
+from studio.weights.values import all_finite
 from studio.weights.writer import digest_file
 
-CHUNK = 8 << 20  # bytes looked at together
+CHUNK = 4 << 20  # elements looked at together
 INDEX = "model.safetensors.index.json"
 SHOWN = 3
 
@@ -200,14 +201,11 @@ def _is_finite(info: TensorInfo) -> bool:
     """Whether a tensor holds no NaN and no infinity; integers never do."""
     if info.dtype not in FLOATS:
         return True
-    data = map_bytes(info)
-    for start in range(0, len(data), CHUNK):
-        piece = data[start : start + CHUNK]
-        finite = all_finite(Flat(info.dtype, piece))
-        release(piece, outward=True)
-        if not finite:
-            return False
-    return True
+    count = prod(info.shape)
+    return all(
+        all_finite(map_flat(info, start, min(start + CHUNK, count)))
+        for start in range(0, count, CHUNK)
+    )
 
 
 def _listing(names: list[str]) -> str:

@@ -1,14 +1,13 @@
-"""Tensors as pages of a file: mapped instead of read, fetched ahead and given back.
+"""Tensors as pages of a file: mapped instead of read.
 
-The pages are the kernel's cached copy of the file. They count as the process's memory only from the
-first touch to `release`, so a pass over a checkpoint of any size needs a few megabytes.
+The pages are the kernel's cached copy of the file. They count as the process's memory from the
+first touch to the end of the map, so a pass that maps a range at a time needs a few megabytes.
 """
 
-import ctypes
 import mmap
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +29,22 @@ class Flat:
     dtype: str
     data: Bytes
 
-    def bytes_of(self, start: int, stop: int) -> Bytes:
-        """The bytes of the elements start … stop - 1."""
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return len(self.data) // ITEMSIZE[self.dtype]
+
+    def part(self, start: int, stop: int) -> "Flat":
+        """The elements start … stop - 1, those of them that there are; not a copy."""
         size = ITEMSIZE[self.dtype]
-        return self.data[start * size : stop * size]
+        return Flat(self.dtype, self.data[start * size : stop * size])
+
+
+def map_flat(info: TensorInfo, start: int, stop: int) -> Flat:
+    """The elements start … stop - 1 of a tensor, mapped as by `map_bytes`."""
+    size = ITEMSIZE[info.dtype]
+    part = replace(info, start=info.start + start * size, nbytes=(stop - start) * size)
+    return Flat(info.dtype, map_bytes(part))
 
 
 def map_bytes(info: TensorInfo) -> Bytes:
@@ -72,44 +83,8 @@ def map_tensor(info: TensorInfo) -> "Tensor":
     return torch.frombuffer(map_bytes(info), dtype=dtype).view(info.shape)
 
 
-def prefetch(data: Bytes) -> None:
-    """Ask the kernel to read mapped pages from disk in the background."""
-    _advise(data, getattr(mmap, "MADV_WILLNEED", None), outward=True)
-
-
-def release(data: Bytes, *, outward: bool = False) -> None:
-    """Take mapped pages out of the process's memory; touching them maps them again.
-
-    Of pages shared with a neighbour only `outward` releases the whole. Only for (slices of) what
-    `map_bytes` returned and nobody wrote to: other memory would lose its contents.
-    """
-    _advise(data, getattr(mmap, "MADV_DONTNEED", None), outward=outward)
-
-
-def _advise(data: Bytes, advice: int | None, *, outward: bool) -> None:
-    """madvise on the pages that hold the bytes: those wholly inside, or all they touch."""
-    madvise = _madvise()
-    if madvise is None or advice is None or len(data) == 0:
-        return
-    begin = data.ctypes.data
-    end = begin + len(data)
-    if outward:
-        begin, end = _page_floor(begin), _page_floor(end + mmap.PAGESIZE - 1)
-    else:
-        begin, end = _page_floor(begin + mmap.PAGESIZE - 1), _page_floor(end)
-    if begin < end and madvise(begin, end - begin, advice) != 0:
-        raise OSError(ctypes.get_errno(), f"madvise({begin:#x}, {end - begin}, {advice}) failed")
-
-
-def _page_floor(address: int) -> int:
-    return address - address % mmap.PAGESIZE
-
-
-@cache
-def _madvise() -> Any:
-    """The C library's function, or None where there is none (Windows)."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
-        return None
-    function = ctypes.CDLL(None, use_errno=True).madvise
-    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return function
+def prefetch(info: TensorInfo) -> None:
+    """Ask the kernel to read a tensor from disk into the page cache, in the background."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        with info.file.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_WILLNEED)

@@ -131,15 +131,14 @@ class OnDevice:
     def __init__(self, count: int, device: str) -> None:
         self._scratch = Scratch(count, device)
 
-    def partial_gram(self, sources: Sequence[Flat], start: int, stop: int) -> NDArray[np.float64]:
+    def partial_gram(self, sources: Sequence[Flat]) -> NDArray[np.float64]:
         """See `cpu_kernels.partial_gram`."""
-        return partial_gram([_tensor(source) for source in sources], start, stop, self._scratch)
+        tensors = [_tensor(source) for source in sources]
+        return partial_gram(tensors, 0, sources[0].count, self._scratch)
 
-    def mix(self, sources: Sequence[Flat], weights: Sequence[float], start: int, out: Flat) -> None:
+    def mix(self, sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
         """See `cpu_kernels.mix`."""
-        target = _tensor(out)
-        parts = [_tensor(source)[start : start + target.numel()] for source in sources]
-        mix(parts, weights, target, self._scratch)
+        mix([_tensor(source) for source in sources], weights, _tensor(out), self._scratch)
 
 
 def _tensor(flat: Flat) -> Tensor:

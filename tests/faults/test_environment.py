@@ -1,32 +1,8 @@
 """Machines that are not as one would like them: nothing may be written but the output."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.faults.merging import contents, environment, run_studio
-
-WITHOUT_A_CACHE = """
-import sys
-from numba.core import caching
-caching.CacheImpl._locator_classes = []  # as where no folder may be written to
-from studio.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_merge_needs_no_folder_to_keep_compiled_loops(tmp_path: Path, recipe: Path) -> None:
-    command = ("merge", recipe, "--out")
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_A_CACHE, *command, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=environment(),
-    )
-    assert run.returncode == 0, run.stderr
-    assert run_studio(*command, tmp_path / "reference").returncode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "reference")
+from tests.faults.merging import run_studio
 
 
 def test_a_merge_leaves_nothing_beside_its_output(

@@ -194,10 +194,10 @@ def test_engine_kernels_give_the_stages_one_by_one(
     expected = one_by_one(made, x)
     rows = x.astype(np.float32)
     flats = [Flat("F32", row.view(np.uint8)) for row in rows]
-    gram = from_difference_basis(kernels.partial_gram(flats, 0, x.shape[1]))
+    gram = from_difference_basis(kernels.partial_gram(flats))
     weights = weights_of(recipe_of(made), gram)
     out = np.empty(x.shape[1], np.float32)
-    kernels.mix(flats, weights.tolist(), 0, Flat("F32", out.view(np.uint8)))
+    kernels.mix(flats, weights.tolist(), Flat("F32", out.view(np.uint8)))
     norms = np.linalg.norm(x, axis=1)
     scale = max(np.abs(weights) @ norms, norms.max())
     assert np.linalg.norm(out.astype(float) - expected) <= 2e-7 * scale

@@ -451,36 +451,21 @@ def resident_kib(path: Path) -> int:
     return total
 
 
-def test_release_gives_the_pages_back_and_keeps_the_values(tmp_path: Path) -> None:
+def test_a_range_of_a_tensor_is_mapped_alone_and_given_back(tmp_path: Path) -> None:
     values = torch.arange(500_000, dtype=torch.float32)
     checkpoint = Checkpoint.open(single(tmp_path, {"w": values}), "m")
-    mapped = checkpoint.map("w")
-    loaded = mapped.data.view(np.float32)
-    pages.prefetch(mapped.data)
-    assert np.array_equal(loaded, values.numpy())
-    assert resident_kib(checkpoint.files[0]) >= 1900
-    pages.release(mapped.bytes_of(0, 250_000))
-    assert 900 <= resident_kib(checkpoint.files[0]) <= 1100
-    pages.release(mapped.data)
-    assert resident_kib(checkpoint.files[0]) == 8  # the first and the last page are shared
-    pages.release(mapped.data, outward=True)
+    info = checkpoint.tensors["w"]
+    pages.prefetch(info)
+    mapped = pages.map_flat(info, 1001, 250_000)
+    assert np.array_equal(mapped.data.view(np.float32), values[1001:250_000].numpy())
+    assert 950 <= resident_kib(checkpoint.files[0]) <= 1100
+    del mapped
     assert resident_kib(checkpoint.files[0]) == 0
-    assert np.array_equal(loaded, values.numpy())
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_release_of_less_than_a_page_keeps_the_values(tmp_path: Path, count: int) -> None:
+def test_an_empty_or_tiny_range_has_its_values(tmp_path: Path, count: int) -> None:
     checkpoint = Checkpoint.open(single(tmp_path, {"w": torch.ones(9)}), "m")
-    part = checkpoint.map("w").bytes_of(2, 2 + count)
-    pages.prefetch(part)
-    pages.release(part)
-    pages.release(part, outward=True)
-    assert part.view(np.float32).tolist() == [1] * count
-
-
-def test_pages_do_nothing_where_the_system_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "_madvise", lambda: None)
-    values = np.ones(10_000, np.uint8)
-    pages.prefetch(values)
-    pages.release(values, outward=True)
-    assert values.sum() == 10_000
+    part = pages.map_flat(checkpoint.tensors["w"], 2, 2 + count)
+    assert part.data.view(np.float32).tolist() == [1] * count == [1] * part.count
+    assert checkpoint.map("w").part(2, 2 + count).data.tolist() == part.data.tolist()
