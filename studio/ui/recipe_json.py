@@ -1,12 +1,14 @@
 """Recipes as plain JSON for the page, and back; what comes back is checked like a file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from studio.errors import StudioError
 from studio.merge.gradient import Parameter, Rule
 from studio.merge.methods import METHODS
-from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage
+from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage, anchors, with_anchors
 from studio.merge.recipe_dump import dump_recipe
 from studio.merge.recipe_yaml import load_recipe
 
@@ -27,7 +29,31 @@ def recipe_from_json(data: object) -> Recipe:
     stages = tuple(_stage(item) for item in _items(_mapping(data).get("stages")))
     if (rules := _count_rules(stages)) > MOST_ITEMS:
         raise StudioError(f"a recipe of {rules} values is too long; at most {MOST_ITEMS} have room")
-    return load_recipe(dump_recipe(Recipe(stages)), "recipe")
+    return _as_read(Recipe(stages))
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """A recipe whose anchors are their own numbers, 0, 1, 2 …; equal if all else is."""
+
+    text: str
+    recipe: Recipe = field(compare=False)
+
+
+def _as_read(recipe: Recipe) -> Recipe:
+    """The recipe as the reader gives it; only what is new about it is read.
+
+    While someone drags a point nothing but anchors changes, and they are numbers already.
+    """
+    values = anchors(recipe)
+    numbered = with_anchors(recipe, range(len(values)))
+    read = _read(_Numbered(repr(numbered), numbered))
+    return with_anchors(read, [values[int(number)] for number in anchors(read)])
+
+
+@lru_cache(maxsize=64)
+def _read(numbered: _Numbered) -> Recipe:
+    return load_recipe(dump_recipe(numbered.recipe), "recipe")
 
 
 def _count_rules(stages: Sequence[Stage]) -> int:
@@ -145,7 +171,7 @@ def _optional(data: object) -> str | None:
 
 
 def _number(data: object) -> float:
-    if isinstance(data, bool) or not isinstance(data, int | float) or abs(data) > 1e6:
+    if isinstance(data, bool) or not isinstance(data, int | float) or not abs(data) <= 1e6:
         raise StudioError(f"{str(data)[:40]!r} is not a number that t can have; enter one like 0.3")
     return float(data)
 

@@ -17,9 +17,10 @@ TOO_WIDE = """[...document.querySelectorAll(".ms *")]
     .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).length"""
 READ_SHARES = """(box, row) => {
     const axis = box.layout.xaxis, at = axis.tickvals[axis.ticktext.indexOf(row)];
-    const type = /^[0-9]+$/.test(row) ? "scatter" : "bar";
-    return box.data.filter((trace) => trace.type === type && trace.customdata)
-        .map((trace) => trace.y[trace.x.indexOf(at)]);
+    const kind = (type) => box.data.filter((trace) => trace.type === type && trace.customdata);
+    if (/^[0-9]+$/.test(row)) return kind("scatter").map((each) => each.y[each.x.indexOf(at)]);
+    const [bars] = kind("bar");
+    return bars.y.filter((_, k) => bars.x[k] === at);
 }"""
 NAMELESS = """roots => roots
     .flatMap((root) => [...root.querySelectorAll("button, input, select, [role=slider]")])

@@ -1,6 +1,5 @@
 import copy
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from studio.errors import StudioError
 from studio.merge.methods import METHODS
 from studio.merge.recipe_dump import dump_recipe
 from studio.merge.recipe_yaml import load_recipe
+from studio.ui.merge_tab import describe_methods
 from studio.ui.presets import presets, refuse_strange_models
 from studio.ui.recipe_json import recipe_from_json, recipe_to_json
 
@@ -67,10 +67,31 @@ def test_recipe_survives_the_way_to_the_page_and_back(text: str) -> None:
     assert recipe_from_json(data) == recipe
 
 
-def test_page_makes_no_curve_of_what_is_not_tuned() -> None:
-    (listed,) = re.findall(r"const NOT_TUNED = (\[.*?\]);", (WEB / "rules.js").read_text())
-    fixed = {k for m in METHODS.values() for k, v in m.settings.items() if not v.is_tuned}
-    assert set(json.loads(listed)) == fixed
+def test_page_knows_what_each_method_takes() -> None:
+    told = describe_methods()
+    assert told.keys() == METHODS.keys()
+    slerp, karcher = told["slerp"], told["karcher"]
+    assert (slerp["inputs"], slerp["needs_base"]) == (2, True)
+    assert slerp["settings"]["t"]["default"] is None
+    assert karcher["settings"]["max_iter"]["fixed"] and karcher["inputs"] is None
+    assert told["linear"]["settings"]["normalize"]["switch"]
+    assert told["task_arithmetic"]["settings"]["weight"]["skips_base"]
+
+
+def test_only_anchors_differ_from_a_recipe_read_before() -> None:
+    data = recipe_to_json(DEMO)
+    assert recipe_from_json(data) == DEMO
+    shuffled = {"stages": [data["stages"][k] for k in (1, 0, 2)]}
+    for value in (0.125, -3.5, 1e6):
+        data["stages"][1]["settings"]["t"][0]["anchors"] = [value, 0.3, 0.25]
+        data["stages"][2]["settings"]["t"][0]["anchors"] = [1 - value]
+        recipe = recipe_from_json(data)
+        assert recipe == load_recipe(dump_recipe(recipe))
+        assert recipe.stages[1].settings["t"][0].anchors == (value, 0.3, 0.25)
+        assert recipe.stages[2].settings["t"][0].anchors == (1 - value,)
+        swapped = recipe_from_json(shuffled)
+        by_name = {stage.name: stage for stage in swapped.stages}
+        assert by_name == {stage.name: stage for stage in recipe.stages}
 
 
 def changed(*path: object, to: object) -> dict[str, Any]:
@@ -96,7 +117,8 @@ T = ("stages", 0, "settings", "t")
         (changed(*T, 0, "anchors", to=[]), "at least one entry"),
         (changed(*T, 0, "anchors", to=[True]), "not a number"),
         (changed(*T, 0, "anchors", to=["0.3"]), "not a number"),
-        (changed(*T, 0, "anchors", to=[float("nan")]), "finite"),
+        (changed(*T, 0, "anchors", to=[float("nan")]), "not a number"),
+        (changed(*T, 0, "anchors", to=[float("inf")]), "not a number"),
         (changed(*T, 0, "anchors", to=[1e9]), "not a number"),
         (changed(*T, 0, "anchors", to=[0.5] * 201), "too long"),
         (changed(*T, 0, "filter", to=7), "expected text"),

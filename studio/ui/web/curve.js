@@ -8,7 +8,7 @@ function makeCurve(view, act) {
   const back = s("g"), middle = s("g"), front = s("g");
   const svg = s("svg", { class: "ms-curve", role: "group" }, back, middle, front);
   const box = h("div", { class: "ms-chart" }, svg);
-  let width = 480, scale = null, points = [], paths = [];
+  let width = 480, scale = null, points = [], paths = [], drawn = "";
 
   function measure() {
     const { layers, lines, dots } = view();
@@ -139,7 +139,10 @@ function makeCurve(view, act) {
   }
 
   function update() {
-    const { lines, name, ends } = view();
+    const shown = view(), { lines, name, ends } = shown;
+    const key = JSON.stringify([width, shown]);
+    if (key === drawn) return; // most updates concern another curve
+    drawn = key;
     measure();
     backdrop();
     const count = (list) => lines.reduce((sum, line) => sum + list(line).length, 0);

@@ -54,7 +54,7 @@ function inputRow(stage, index, k, model, desk) {
   const title = desk.stageTitle(index), key = `s${index}-in${k}`, isSlerp = stage.method === "slerp";
   const { sources, stages } = inputChoices(desk.recipe(), index);
   const models = [...new Set([...sources, ...desk.knownModels()])];
-  const place = isSlerp ? `t = ${k}` : `input ${k + 1}`;
+  const place = isSlerp ? `t = ${k}` : METHODS[stage.method].needs_base && k === 0 ? "base" : `input ${k + 1}`;
   const take = (chosen) => desk.edit(null, () => { setInput(stage, k, chosen); sortStages(desk.recipe()); }, { rebuild: true, focus: key });
   const other = h("input", { type: "text", class: "ms-text", hidden: true, "aria-label": `${title}, ${place}: folder or Hub name of a model`, placeholder: "folder or Hub name, then Enter", spellcheck: "false", autocomplete: "off", maxlength: 500 });
   other.addEventListener("change", () => { const text = other.value.trim(); if (text) take(text); });

@@ -28,17 +28,18 @@ function layerAxis(rows, width, seen) {
 }
 const onlyWhere = (values, keep) => values.filter((_, k) => keep[k]);
 
-// A line over the layers, and a mark for each tensor outside of them.
-function layerLine(place, values, name, colour, more = {}) {
-  const x = [], y = [], sizes = [];
-  place.x.forEach((at, k) => {
-    const isBreak = k > 0 && (!place.isLayer[k] || !place.isLayer[k - 1]);
-    if (isBreak) { x.push((at + place.x[k - 1]) / 2); y.push(null); sizes.push(0); }
-    x.push(at); y.push(values[k]); sizes.push(place.isLayer[k] && place.layers > 12 ? 0 : 6);
+// Lines over the layers, and one trace for the marks of the tensors outside of them: every mark
+// costs time to draw. lines: [{ values, name, colour, dash, axis }].
+function layerLines(place, lines) {
+  const marks = { type: "scatter", mode: "markers", x: [], y: [], customdata: [], marker: { color: [], size: 7 }, showlegend: false,
+                  hovertemplate: "%{customdata}: %{y:.4~g}<extra></extra>" };
+  const x = onlyWhere(place.x, place.isLayer), few = place.layers <= 12;
+  const drawn = lines.map(({ values, name, colour, dash, axis }) => {
+    if (!axis) place.x.forEach((at, k) => { if (!place.isLayer[k]) { marks.x.push(at); marks.y.push(values[k]); marks.customdata.push(name); marks.marker.color.push(colour); } });
+    return { type: "scatter", mode: few ? "lines+markers" : "lines", x, y: onlyWhere(values, place.isLayer), name, line: { color: colour, width: 2, dash }, marker: { color: colour, size: 6 },
+             hovertemplate: "%{y:.4~g}", ...(axis ? { yaxis: axis, showlegend: false } : {}) };
   });
-  return { type: "scatter", mode: "lines+markers", x, y, name, connectgaps: false,
-           line: { color: colour, width: 2, dash: more.dash }, marker: { color: colour, size: sizes, opacity: 1, line: { width: 0 } },
-           hovertemplate: "%{y:.4~g}", ...more.trace };
+  return [...drawn, marks];
 }
 // The space between value - error and value + error, over the layers.
 function layerBand(place, values, errors, colour, axis = "y") {
@@ -50,29 +51,33 @@ function layerBand(place, values, errors, colour, axis = "y") {
 
 function sharesFigure(found, desk, width, seen) {
   const place = layerAxis(found.rows, width, seen);
-  const areas = [], bars = [];
+  const areas = [];
   // What is drawn is never negative and adds up to 1; what is told is exact.
   const drawn = found.shares.map((parts) => {
     const held = parts.map((part) => Math.max(0, part)), total = held.reduce((sum, part) => sum + part, 0) || 1;
     return held.map((part) => part / total);
   });
-  const isArea = place.layers > 1;
+  const isArea = place.layers > 1, asBars = place.isLayer.map((isLayer) => !isLayer || !isArea);
+  // All bars are one trace, each on top of the one before: fewer traces draw faster.
+  const bars = { type: "bar", x: [], y: [], base: [], customdata: [], marker: { color: [] }, width: place.step * 0.86,
+                 hovertemplate: "%{customdata[0]}: %{customdata[1]:.1%}<extra></extra>" };
   found.sources.forEach((model, source) => {
-    const of = (rows) => rows.map((parts) => parts[source]);
-    const asBars = place.isLayer.map((isLayer) => !isLayer || !isArea);
     const colour = tone(desk.colour(model)), name = desk.label(model);
-    const shared = { name, hovertemplate: "%{customdata:.1%}" };
     if (isArea) {
-      areas.push({ ...shared, type: "scatter", mode: "lines", stackgroup: "shares", x: onlyWhere(place.x, place.isLayer),
-                   y: onlyWhere(of(drawn), place.isLayer), customdata: onlyWhere(of(found.shares), place.isLayer),
-                   line: { width: 1, color: tone("var(--ms-paper)") }, fillcolor: colour });
+      const of = (rows) => onlyWhere(rows.map((parts) => parts[source]), place.isLayer);
+      areas.push({ name, hovertemplate: "%{customdata:.1%}", type: "scatter", mode: "lines", stackgroup: "shares", x: onlyWhere(place.x, place.isLayer),
+                   y: of(drawn), customdata: of(found.shares), line: { width: 1, color: tone("var(--ms-paper)") }, fillcolor: colour });
     }
-    bars.push({ ...shared, type: "bar", x: onlyWhere(place.x, asBars), y: onlyWhere(of(drawn), asBars),
-                customdata: onlyWhere(of(found.shares), asBars), width: place.step * 0.86, marker: { color: colour } });
+    place.x.forEach((at, row) => {
+      if (!asBars[row]) return;
+      bars.x.push(at); bars.y.push(drawn[row][source]); bars.marker.color.push(colour);
+      bars.base.push(drawn[row].slice(0, source).reduce((sum, part) => sum + part, 0));
+      bars.customdata.push([name, found.shares[row][source]]);
+    });
   });
   return {
-    traces: [...areas, ...bars, ...(found.share_error && isArea ? shareBands(found, drawn, place) : [])],
-    layout: { xaxis: place.axis, barmode: "stack", yaxis: { range: [0, 1], tickformat: ".0%", tickvals: [0, 0.5, 1] },
+    traces: [...areas, bars, ...(found.share_error && isArea ? shareBands(found, drawn, place) : [])],
+    layout: { xaxis: place.axis, barmode: "overlay", yaxis: { range: [0, 1], tickformat: ".0%", tickvals: [0, 0.5, 1] },
               uirevision: place.layers },
   };
 }
@@ -92,7 +97,7 @@ function shareBands(found, drawn, place) {
 
 // What each stage is set to: a line a stage, thinner ones where filters part the modules.
 function settingsFigure(found, desk, width, seen) {
-  const place = layerAxis(found.rows, width, seen), traces = [];
+  const place = layerAxis(found.rows, width, seen), lines = [];
   found.stages.forEach((stage, index) => {
     const colour = tone(desk.stageColour(index)), title = desk.stageTitle(index);
     for (const [name, values] of Object.entries(stage.values)) {
@@ -102,29 +107,28 @@ function settingsFigure(found, desk, width, seen) {
       if (Array.isArray(values[0])) {
         values[0].forEach((_, input) => {
           const model = desk.inputs(index)[input];
-          traces.push(layerLine(place, values.map((row) => row[input]), `${called} of ${desk.label(model)}`, tone(desk.colour(model))));
+          lines.push({ values: values.map((row) => row[input]), name: `${called} of ${desk.label(model)}`, colour: tone(desk.colour(model)) });
         });
       } else if (!groups.length) {
-        traces.push(layerLine(place, values, called, colour));
+        lines.push({ values, name: called, colour });
       } else {
-        groups.forEach(([group, some], k) => traces.push(layerLine(place, some, `${called}, ${group}`, colour, { dash: ["solid", "dash", "dot", "dashdot"][k % 4] })));
+        groups.forEach(([group, some], k) => lines.push({ values: some, name: `${called}, ${group}`, colour, dash: ["solid", "dash", "dot", "dashdot"][k % 4] }));
       }
     }
   });
-  const all = traces.flatMap((trace) => trace.y).filter(Number.isFinite);
+  const all = lines.flatMap((line) => line.values).filter(Number.isFinite);
   const low = Math.min(0, ...all), high = Math.max(1, ...all), air = 0.04 * (high - low);
-  return { traces, layout: { xaxis: place.axis, yaxis: { range: [low - air, high + air] }, showlegend: true, uirevision: `${place.layers} ${traces.length}` } };
+  return { traces: layerLines(place, lines), layout: { xaxis: place.axis, yaxis: { range: [low - air, high + air] }, showlegend: true, uirevision: `${place.layers} ${lines.length}` } };
 }
 
 // Cosine between the result and each source, and below it the result's norm.
 function similarityFigure(found, desk, width, seen) {
   const place = layerAxis(found.rows, width, seen);
-  const traces = found.sources.map((model, k) =>
-    layerLine(place, found.similarity.map((row) => row[k]), desk.label(model), tone(desk.colour(model))));
-  traces.push(layerLine(place, found.norm_ratio, "norm ratio", tone("var(--ms-soft)"), { trace: { yaxis: "y2", showlegend: false } }));
+  const lines = found.sources.map((model, k) => ({ values: found.similarity.map((row) => row[k]), name: desk.label(model), colour: tone(desk.colour(model)) }));
+  lines.push({ values: found.norm_ratio, name: "norm ratio", colour: tone("var(--ms-soft)"), axis: "y2" });
   const all = found.similarity.flat().filter(Number.isFinite), low = Math.min(...all), high = Math.max(...all), air = Math.max(0.08 * (high - low), 1e-4);
   const cosine = found.space === "task vectors" ? "cosine of deltas" : "cosine";
-  return { traces, layout: {
+  return { traces: layerLines(place, lines), layout: {
     xaxis: { ...place.axis, anchor: "y2" }, showlegend: true, uirevision: place.layers, margin: { l: 52 },
     yaxis: { domain: [0.4, 1], title: { text: cosine }, range: [low - air, high + air], nticks: 5 },
     yaxis2: { domain: [0, 0.27], title: { text: "norm", font: { color: tone("var(--ms-soft)"), size: 12 }, standoff: 6 }, gridcolor: tone("var(--ms-line)"),
@@ -136,21 +140,21 @@ function similarityFigure(found, desk, width, seen) {
 function survivesFigure(found, desk, width, seen) {
   const place = layerAxis(found.rows, width, seen);
   return {
-    traces: found.sources.map((model, k) => layerLine(place, found.survives.map((row) => row[k]), desk.label(model), tone(desk.colour(model)))),
+    traces: layerLines(place, found.sources.map((model, k) => ({ values: found.survives.map((row) => row[k]), name: desk.label(model), colour: tone(desk.colour(model)) }))),
     layout: { xaxis: place.axis, showlegend: true, uirevision: place.layers, yaxis: { tickformat: ".0%", rangemode: "tozero" } },
   };
 }
 
 // The angle between the two inputs of each stage.
 function anglesFigure(found, desk, width, seen) {
-  const place = layerAxis(found.rows, width, seen), traces = [];
+  const place = layerAxis(found.rows, width, seen), bands = [], lines = [];
   found.stages.forEach((stage, index) => {
     if (!stage.degrees) return;
     const colour = desk.stageColour(index);
-    if (stage.degrees_error) traces.push(...layerBand(place, stage.degrees, stage.degrees_error, tone(colour, 0.25)));
-    traces.push(layerLine(place, stage.degrees, desk.stageTitle(index), tone(colour)));
+    if (stage.degrees_error) bands.push(...layerBand(place, stage.degrees, stage.degrees_error, tone(colour, 0.25)));
+    lines.push({ values: stage.degrees, name: desk.stageTitle(index), colour: tone(colour) });
   });
-  return { traces, layout: { xaxis: place.axis, showlegend: true, uirevision: place.layers, yaxis: { ticksuffix: "°", rangemode: "tozero" } } };
+  return { traces: [...layerLines(place, lines), ...bands], layout: { xaxis: place.axis, showlegend: true, uirevision: place.layers, yaxis: { ticksuffix: "°", rangemode: "tozero" } } };
 }
 
 // Layers × modules: `what` is "i,j" for the angle between two sources, or k for the distance from one.

@@ -3,9 +3,11 @@ function numberField(options) { // { key, label, value(), placeholder?(), set(va
   const field = h("input", { type: "number", step: "0.01", inputmode: "decimal", class: "ms-field",
                              "data-key": options.key, "aria-label": options.label, autocomplete: "off" });
   const show = () => {
-    if (options.placeholder) field.placeholder = options.placeholder();
+    const hint = options.placeholder?.();
+    if (hint !== undefined && field.placeholder !== hint) field.placeholder = hint;
     const value = options.value();
-    if (document.activeElement !== field) field.value = value === null ? "" : number(value);
+    const text = value === null ? "" : number(value);
+    if (field.value !== text && document.activeElement !== field) field.value = text;
   };
   field.addEventListener("input", () => {
     const text = field.value.trim(), value = Number(text);

@@ -79,10 +79,10 @@ function makePlot(label, height = 260) {
 
 function plainLayout(isTouch) {
   const soft = tone("var(--ms-soft)"), line = tone("var(--ms-line)");
-  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: soft, size: 12 }, title: { font: { color: soft, size: 12 }, standoff: 6 } };
+  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: soft, size: 12 }, ticklabeloverflow: "allow", title: { font: { color: soft, size: 12 }, standoff: 6 } };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, color: tone("var(--ms-ink)"), size: 12.5 },
+    font: { family: tone("var(--font)"), color: tone("var(--ms-ink)"), size: 12.5 },
     margin: { l: 42, r: 10, t: 8, b: 38 },
     xaxis: { ...axis, showgrid: false, zeroline: false }, yaxis: { ...axis, zeroline: false, fixedrange: true },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },

@@ -31,8 +31,8 @@ function makeResults(desk) {
   function update() {
     const found = desk.preview();
     if (!found) return;
-    headline(found);
     views[chosen].update(found);
+    headline(found);
     if (chosen === "shares") numbers.update(found);
   }
   function headline(found) {

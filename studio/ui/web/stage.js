@@ -23,9 +23,9 @@ function stageCard(stage, index, desk) {
       (stage.out_dtype || stage.dtype) && h("span", { class: "ms-chip ms-quiet" }, stage.out_dtype || stage.dtype),
       h("span", { class: "ms-space" }), reset, open),
     editor || h("dl", { class: "ms-ends" }, models.map((model, k) => h("div", {},
-      h("dt", {}, isSlerp ? `t = ${k}` : `input ${k + 1}`),
+      h("dt", {}, isSlerp ? `t = ${k}` : METHODS[stage.method].needs_base && k === 0 ? "base" : `input ${k + 1}`),
       h("dd", {}, swatch(desk.colour(model)), reference(model),
-        (isSlerp || METHODS[stage.method].needs_base) && k === 0 && h("span", { class: "ms-quiet ms-note" }, "base"))))),
+        isSlerp && k === 0 && h("span", { class: "ms-quiet ms-note" }, "base"))))),
     !isUsed && h("p", { class: "ms-warn ms-plain" }, "No other stage uses this one yet: choose it as an input of the stage that should."),
     blocks.map((block) => block.element), impact);
   return {
@@ -34,7 +34,7 @@ function stageCard(stage, index, desk) {
       reset.disabled = !desk.isStageChanged(index);
       blocks.forEach((block) => block.refresh());
       const found = desk.preview()?.stages[index];
-      impact.hidden = !(found && found.effect !== undefined && found.effect < 0.01);
+      impact.hidden = !(isUsed && !isResult && found && found.effect < 0.01);
       if (!impact.hidden) impact.textContent = "This stage changes the result very little.";
     },
   };

@@ -180,7 +180,7 @@ async function poll() {
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
 window.addEventListener("merge-studio-token", () => { poll(); requestPreview(); });
 document.addEventListener("keydown", (event) => {
-  if (!element.offsetParent || !(event.ctrlKey || event.metaKey) || event.target.closest?.("input, textarea, select")) return;
+  if (!(event.ctrlKey || event.metaKey) || !element.offsetParent || event.target.closest?.("input, textarea, select")) return;
   const letter = event.key.toLowerCase();
   if (letter === "z" && !event.shiftKey) travel(past, future);
   else if (letter === "y" || (letter === "z" && event.shiftKey)) travel(future, past);

@@ -26,11 +26,11 @@ function keepForUndo() {
 }
 // options: { rebuild, focus }; edits of one key within a moment are one step back
 function edit(key, change, options = {}) {
-  const now = Date.now(), before = shapeOf(page.recipe);
+  const now = Date.now(), before = options.rebuild && shapeOf(page.recipe);
   if (key === null || key !== lastEdit.key || now - lastEdit.time > 1200) keepForUndo();
   lastEdit = { key, time: now };
   change();
-  if (shapeOf(page.recipe) !== before) forgetPreview();
+  if (options.rebuild && shapeOf(page.recipe) !== before) forgetPreview();
   if (options.rebuild) rebuild(options.focus); else refreshEditors();
   changed();
 }
@@ -67,7 +67,14 @@ function resetStage(index) {
 
 // ---- drafts ------------------------------------------------------------------------------------
 // A tab keeps its own; a new one begins with the latest of all tabs.
-function keepDraft() {
+let resting = 0;
+function keepDraft() { // when the hand rests: a store is slow
+  clearTimeout(resting);
+  resting = setTimeout(storeDraft, 250);
+}
+window.addEventListener("pagehide", () => storeDraft());
+function storeDraft() {
+  clearTimeout(resting);
   const draft = JSON.stringify({ recipe: page.recipe, ...Object.fromEntries(KEPT.map((key) => [key, page[key]])) });
   rememberHere(DRAFT_KEY, draft);
   remember(DRAFT_KEY, draft);
@@ -125,6 +132,6 @@ function changed() {
   keepDraft();
   undo.disabled = !past.length;
   redo.disabled = !future.length;
-  reset.disabled = JSON.stringify(page.recipe) === JSON.stringify(page.origin);
   requestPreview();
+  reset.disabled = JSON.stringify(page.recipe) === JSON.stringify(page.origin);
 }
