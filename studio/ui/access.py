@@ -16,8 +16,9 @@ Handler = Callable[[Any], Any]
 class Access:
     """Tells the owner from a visitor.
 
-    A visitor may look and tune the shipped recipes. Whatever writes, merges, starts a process or
-    touches a path of the visitor's choice is the owner's.
+    A visitor may look, tune the shipped recipes, and rate the trials that the owner has opened.
+    Whatever else writes, merges, starts a process or touches a path of the visitor's choice is the
+    owner's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,6 +43,12 @@ class Access:
                 "start it with STUDIO_OWNER_TOKEN to use it"
             )
         raise StudioError(f"{what} is for the owner of this studio: enter the owner token")
+
+    def require_rater(self, token: object, *, is_open: bool) -> None:
+        """Raise StudioError unless `token` may rate a trial: the owner always, others where the
+        owner has opened it (`is_open`)."""
+        if not is_open and not self.is_owner(token):
+            raise StudioError("this trial is not open: its owner has to open it for raters")
 
     def describe(self, token: object) -> dict[str, Any]:
         """What the page shows of all this: `owner`, `open` and `token_set`."""

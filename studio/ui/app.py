@@ -12,11 +12,18 @@ from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access, answers
 from studio.ui.assets import asset_routes
+from studio.ui.blind_form import Form
+from studio.ui.blind_tab import BlindDesk, blind_tab
 from studio.ui.gate import Gate
+from studio.ui.generation import Generations
 from studio.ui.jobs import STUDIO, MergeJobs
 from studio.ui.library import Library
 from studio.ui.merge_tab import MergeDesk, merge_tab
+from studio.ui.raters import Raters
+from studio.ui.rating import RatingDesk
+from studio.ui.reading import ReadingDesk
 from studio.ui.theme import WEB, script, styles, theme
+from studio.ui.trials import Trials
 from studio.ui.tuning import Tuner
 
 
@@ -27,6 +34,7 @@ class Studio:
     settings: Settings
     page: gr.Blocks
     jobs: MergeJobs
+    generations: Generations
 
     def launch(self) -> None:
         """Serve the page; returns at once. Raises StudioError if the address cannot be used."""
@@ -40,7 +48,8 @@ class Studio:
             ) from error
 
     def close(self) -> None:
-        """Stop the running merge, then the server."""
+        """Stop what runs in the background, then the server."""
+        self.generations.close()
         self.jobs.close()
         self.page.close(verbose=False)
 
@@ -49,6 +58,10 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
     """The studio, ready to launch; `command` is what a merge and a check are started with."""
     access = Access(settings)
     jobs = MergeJobs(settings.data_dir / "merges", command)
+    generations = Generations(command)
+    trials = Trials(settings.data_dir.absolute() / "trials", access)
+    raters = Raters(settings.data_dir.absolute() / "raters")
+    form = Form(settings.data_dir.absolute() / "prompts", jobs.folder)
 
     def who(request: Any) -> dict[str, Any]:
         return access.describe(request.get("token"))
@@ -62,9 +75,14 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
             elem_id="head",
             apply_default_css=False,
         )
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Merge", id="merge"):
-            merge_tab(MergeDesk(access, jobs, Tuner(), Library(settings.data_dir / "recipes")))
-    return Studio(settings, page, jobs)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Merge", id="merge"):
+                merge_tab(MergeDesk(access, jobs, Tuner(), Library(settings.data_dir / "recipes")))
+            with gr.Tab("Blind", id="blind"):
+                desk = BlindDesk(access, trials, form, generations)
+                rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters)
+                blind_tab(desk, rating, reading)
+    return Studio(settings, page, jobs, generations)
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class MergeJobs:
                 raise StudioError(f'a result named "{slug}" exists; choose another name')
             file = self._write(f"{slug}.yaml", recipe)
             arguments = ("merge", str(file), "--out", str(path), "--json", "--tethered")
-            self._process = _spawn((*self._command, *arguments), subprocess.PIPE)
+            self._process = spawn((*self._command, *arguments), subprocess.PIPE)
             self._started = time.monotonic()
             self._marks.clear()
             self._talk.clear()
@@ -137,7 +137,7 @@ class MergeJobs:
         file = self._write(f"check-{threading.get_ident()}.yaml", recipe)
         arguments = ("check", str(file), "--out", str(path), "--json")
         try:
-            process = _spawn((*self._command, *arguments), subprocess.DEVNULL)
+            process = spawn((*self._command, *arguments), subprocess.DEVNULL)
             try:
                 out, talk = process.communicate(timeout=LONGEST_CHECK)
             except subprocess.TimeoutExpired:
@@ -149,7 +149,7 @@ class MergeJobs:
                 ) from None
         finally:
             file.unlink(missing_ok=True)
-        found = _event(out.strip().rpartition("\n")[2])
+        found = event_of(out.strip().rpartition("\n")[2])
         if process.returncode == 0 and found:
             return found
         reason = found.get("error") or talk.strip() or f"the check ended with {process.returncode}"
@@ -193,7 +193,7 @@ class MergeJobs:
         with process:
             listener.start()
             for line in process.stdout:
-                event = _event(line)
+                event = event_of(line)
                 if event.get("event") == "progress":
                     self._progress(event)
                 elif "event" in event:
@@ -253,7 +253,8 @@ class MergeJobs:
         return f"the merge ended with code {code} and gave no reason; its last words are below"
 
 
-def _spawn(command: Sequence[str], stdin: int) -> subprocess.Popen[str]:
+def spawn(command: Sequence[str], stdin: int) -> subprocess.Popen[str]:
+    """A process of the studio's, its output and its talk as text."""
     # A session of its own: Ctrl-C in the studio's terminal is the studio's to pass on. The
     # owner's secret stays here.
     environ = {key: value for key, value in os.environ.items() if key != "STUDIO_OWNER_TOKEN"}
@@ -269,7 +270,8 @@ def _spawn(command: Sequence[str], stdin: int) -> subprocess.Popen[str]:
     )
 
 
-def _event(line: str) -> dict[str, Any]:
+def event_of(line: str) -> dict[str, Any]:
+    """The event on a line of a process's output; empty if it is none."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -81,15 +81,6 @@ function mergePanel(desk) {
   return { element, show, refresh, check, clear: () => { checking = 0; checked.replaceChildren(); } };
 }
 
-const alertBox = (text) => {
-  // The first word becomes a sentence's, unless it may be a name.
-  const begun = text.replace(/^(the|these|this|an?|merging|checking|cancelling|expected|unknown)\b/, (word) => word[0].toUpperCase() + word.slice(1));
-  const lines = begun.split("\n").filter(Boolean);
-  return h("div", { class: "ms-alert", role: "alert" }, lines.length > 1
-    ? [h("p", {}, lines[0]), h("ul", {}, lines.slice(1).map((line) => h("li", {}, line.replace(/^- /, ""))))]
-    : h("p", {}, begun));
-};
-
 function verdict(found) {
   if (found.error) return [alertBox(found.error)];
   const many = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;

@@ -1,0 +1,123 @@
+"""The trials in the data folder: which there are, how far they are, and who may rate them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.arena.answers import missing
+from studio.arena.design import NAME, Design
+from studio.arena.prompts import Prompt
+from studio.arena.sheet import PACK, open_sheet
+from studio.arena.trial import FIXED, Trial, begin, open_trial
+from studio.durable import locked, write_whole
+from studio.errors import StudioError
+from studio.ui.access import Access
+
+OPEN = "open.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a trial is: `answers` made of those `needed`; `is_pack`: came without its models.
+
+    `problem`: why it cannot be opened, empty if it can.
+    """
+
+    name: str
+    answers: int
+    needed: int
+    is_open: bool
+    is_pack: bool = False
+    problem: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be rated."""
+        return not self.problem and self.answers == self.needed
+
+
+class Trials:
+    """The folders of trials; a folder's name is its trial's."""
+
+    def __init__(self, folder: Path, access: Access) -> None:
+        self.folder, self._access = folder, access
+
+    def path(self, name: object) -> Path:
+        """The folder of a trial; raises StudioError if there is none of that name."""
+        if isinstance(name, str) and NAME.fullmatch(name):
+            folder = self.folder / name
+            if (folder / FIXED).exists() or (folder / PACK).exists():
+                return folder
+        raise StudioError("there is no trial of that name; load the page again")
+
+    def for_rater(self, name: object, token: object) -> Path:
+        """The folder of a trial that the sender may rate; raises StudioError otherwise.
+
+        Whoever may not rate it does not learn whether it exists.
+        """
+        known = isinstance(name, str) and NAME.fullmatch(name)
+        self._access.require_rater(token, is_open=bool(known) and self.is_open(str(name)))
+        return self.path(name)
+
+    def is_open(self, name: str) -> bool:
+        """Whether its owner has opened it for raters."""
+        return (self.folder / name / OPEN).exists()
+
+    def set_open(self, name: object, is_open: bool) -> None:
+        """Let everyone who reaches the studio rate this trial, or no longer."""
+        folder = self.path(name)
+        with locked(folder):
+            if is_open:
+                write_whole(folder / OPEN, json.dumps({"open": True}) + "\n")
+            else:
+                (folder / OPEN).unlink(missing_ok=True)
+
+    def create(self, design: Design, prompts: list[Prompt]) -> Trial:
+        """Fix a design in a folder of its own; raises StudioError if the name is taken, or if the
+        project's error budget is spent."""
+        folder = self.folder / design.name
+        if folder.exists():
+            raise StudioError(f'a trial named "{design.name}" exists; choose another name')
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return begin(self.folder, design, prompts)
+
+    def standings(self, token: object) -> list[Standing]:
+        """The trials the sender may see, by name: the owner all, others those that are open."""
+        if not self.folder.is_dir():
+            return []
+        is_owner = self._access.is_owner(token)
+        names = sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if NAME.fullmatch(path.name) and ((path / FIXED).exists() or (path / PACK).exists())
+        )
+        return [self.standing(name) for name in names if is_owner or self.is_open(name)]
+
+    def standing(self, name: str) -> Standing:
+        """How far one trial is."""
+        folder = self.folder / name
+        try:
+            if (folder / PACK).exists():
+                cards = sum(len(slot) for slot in open_sheet(folder).slots)
+                return Standing(name, cards, cards, self.is_open(name), is_pack=True)
+            trial = open_trial(folder)
+            lacking = len(missing(trial.needed, trial.answers()))
+        except StudioError as error:
+            return Standing(name, 0, 0, self.is_open(name), problem=str(error))
+        needed = len(trial.needed)
+        return Standing(name, needed - lacking, needed, self.is_open(name))
+
+
+def standing_as_data(standing: Standing, *, is_owner: bool) -> dict[str, Any]:
+    """What the page is told of a trial. Nothing here names a model: its owner may rate it too."""
+    shown: dict[str, Any] = {"name": standing.name, "ready": standing.is_ready}
+    if is_owner:
+        shown |= {
+            "answers": standing.answers,
+            "needed": standing.needed,
+            "open": standing.is_open,
+            "pack": standing.is_pack,
+            "problem": standing.problem,
+        }
+    return shown

@@ -1,0 +1,78 @@
+// The Blind tab: the list of trials, and the way to setting up, rating and results.
+const root = element.querySelector(".ms");
+let view = null, listed = "", polling = 0, known = null;
+const stage = h("div", { class: "bl-stage" });
+const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE_RATING);
+root.replaceChildren(stage, offline);
+root.removeAttribute("aria-busy");
+
+function enter(next) {
+  if (view?.close) view.close();
+  view = next;
+  stage.replaceChildren(next.element);
+}
+const openList = () => { enter(trialList()); listed = ""; poll(); };
+const rate = (trial) => enter(ratingView({ trial, leave: openList }));
+const setUp = () => enter(setupView({ leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
+const results = (trial) => enter(resultsView({ trial, leave: openList }));
+
+function trialList() {
+  const box = h("div", { class: "bl-list" });
+  const head = h("div", { class: "ms-toolbar" }, h("div", {}, h("h2", {}, "Blind trials"), h("p", { class: "ms-hint" }, "Two answers, no names: is the merge really better?")), h("div", { class: "ms-row bl-new" }));
+  return { element: h("div", {}, head, box), box, action: head.lastChild };
+}
+function refresh() {
+  if (!view?.box || !known) return;
+  const text = JSON.stringify(known);
+  if (text === listed) return;
+  listed = text;
+  const { owner, token_set: tokenSet } = known.access;
+  view.action.replaceChildren(owner ? h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial") : "");
+  const nothing = owner ? "No trial yet. A new one takes two models and a file of prompts; the demo models are at hand."
+    : tokenSet ? "No trial is open for raters now." : "No trial is open for raters, and this studio has no owner token to open one with.";
+  view.box.replaceChildren(...(known.trials.length ? known.trials.map((trial) => trialCard(trial, owner)) : [h("p", { class: "ms-hint bl-none" }, nothing)]));
+}
+function trialCard(trial, owner) {
+  const job = known.generation, isMine = job && job.trial === trial.name, live = job && ["running", "cancelling"].includes(job.state);
+  const say = h("div", { "aria-live": "polite" });
+  const button = (text, action, more) => h("button", { type: "button", class: "ms-button", onclick: action, ...more }, text);
+  const tellOr = async (name, data) => {
+    const answer = await ask(name, data);
+    if (answer.error) say.replaceChildren(alertBox(answer.error));
+    else { listed = ""; poll(); }
+  };
+  const lacking = owner && !trial.ready && !trial.problem;
+  return h("section", { class: "ms-card bl-trial-card", "aria-label": `Trial ${trial.name}` },
+    h("div", { class: "bl-card-head" }, h("h3", {}, trial.name), trial.ready && h("span", { class: "ms-chip" }, "ready to rate"), owner && trial.pack && h("span", { class: "ms-chip ms-quiet" }, "pack"), owner && trial.open && !known.access.open && h("span", { class: "ms-chip ms-quiet" }, "open for raters")),
+    trial.problem && alertBox(trial.problem),
+    lacking && h("p", { class: "ms-hint" }, `${trial.answers} of ${trial.needed} answers are made.`),
+    isMine && live && generationView(job, () => tellOr("cancel", { number: job.number })),
+    isMine && job.state === "failed" && [alertBox(job.error), job.talk.length > 0 && h("pre", { class: "ms-soft" }, job.talk.join("\n"))],
+    isMine && job.state === "cancelled" && lacking && h("p", { class: "ms-hint" }, "Stopped. What is made is kept; Generate goes on from there."),
+    say,
+    h("div", { class: "ms-row" },
+      trial.ready && button("Rate", () => rate(trial.name), { class: "ms-button ms-primary" }),
+      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name }), { class: "ms-button ms-primary", disabled: live }),
+      owner && trial.ready && button("Results", () => results(trial.name)),
+      owner && trial.ready && !known.access.open && button(trial.open ? "Close for raters" : "Open for raters", () => tellOr("open_to_raters", { trial: trial.name, open: !trial.open }))));
+}
+function generationView(job, cancel) {
+  const part = job.total ? job.done / job.total : 0;
+  const words = job.total ? [`${job.done} of ${job.total} answers`, `${duration(job.seconds)} so far`] : ["Opening the first model …"];
+  if (job.left !== null) words.push(`${duration(job.left)} left`);
+  return h("div", { class: "bl-making" },
+    h("div", { class: `ms-bar${job.total ? "" : " ms-unknown"}`, role: "progressbar", "aria-label": "Answers made", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * part) }, h("div", { style: `width:${100 * part}%` })),
+    h("div", { class: "ms-row bl-making-line" }, h("span", { class: "ms-numbers ms-soft" }, job.state === "cancelling" ? "Stopping …" : words.join(" · ")), h("button", { type: "button", class: "ms-button ms-small", disabled: job.state === "cancelling", onclick: cancel }, "Cancel")));
+}
+async function poll() {
+  clearTimeout(polling);
+  if (!view?.box) return; // rating asks for nothing but its own items
+  const answer = await ask("trials_now", {});
+  offline.hidden = !answer.offline;
+  if (!answer.error) { known = answer; refresh(); }
+  const isLive = ["running", "cancelling"].includes(known?.generation?.state);
+  polling = setTimeout(poll, answer.offline ? 2000 : isLive ? 1000 : 15000);
+}
+window.addEventListener("merge-studio-token", () => { listed = ""; poll(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+openList();

@@ -1,0 +1,109 @@
+// Results of a trial: the verdict in words, what it rests on, and files. desk: { trial, leave() }
+const share = (value) => value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`;
+const range = (low, high) => low === null || low === undefined ? "" : ` (${Math.round(100 * low)} to ${Math.round(100 * high)} %)`;
+
+function resultsView(desk) {
+  const box = h("div", { class: "bl-results" }, h("p", { class: "ms-hint" }, "Counting …"));
+  const element = h("section", { class: "bl-rate", "aria-label": "Results" },
+    h("div", { class: "bl-line" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("strong", { class: "bl-trial" }, `Results of ${desk.trial}`)), box);
+  let drawn = [];
+  async function load(anyway) {
+    const found = await ask("results", { trial: desk.trial, code: recall(RATER_KEY), anyway });
+    if (found.error) { box.replaceChildren(alertBox(found.offline ? OFFLINE_RATING : found.error)); if (found.offline) setTimeout(() => load(anyway), 2000); return; }
+    if (!found.results) {
+      box.replaceChildren(h("div", { class: "ms-card" }, h("p", {}, `You have ${found.left} pairs still to rate. Who knows the score rates differently.`),
+        h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-primary", onclick: () => rate(desk.trial) }, "Rate on"), h("button", { type: "button", class: "ms-button", onclick: () => load(true) }, "Show them anyway"))));
+      return;
+    }
+    show(found);
+  }
+  function show({ results: found, words, card, models }) {
+    const pairs = [found.primary, ...found.others], parts = [...pairs, ...found.categories];
+    const preference = preferenceChart(parts), strength = found.strengths.length > 2 ? strengthChart(found.strengths) : null;
+    drawn = [preference, strength].filter(Boolean);
+    box.replaceChildren(
+      h("section", { class: "ms-card" }, h("h3", {}, "Verdict"), h("p", { class: "bl-sentence" }, words[0]), words.slice(1).map((line) => h("p", {}, line)),
+        h("p", { class: "ms-hint" }, `Planned: ${found.plan.votes} votes on ${found.plan.prompts} prompts; error rate ${100 * found.alpha} %. Design ${found.hash.slice(0, 12)}.`),
+        h("div", { class: "ms-row" }, file("report", "Report (HTML)"), file("votes", "Votes that count (CSV)"), file("ratings", "All ratings (CSV)"), copyButton(card, "paragraph for the model card"))),
+      h("section", { class: "ms-card" }, h("h3", {}, "Who is preferred"), h("p", { class: "ms-hint" }, "Share of votes for the first model, ties as ½; lines are 95 % intervals over raters and prompts. They describe; the verdict is the test’s."),
+        preference.box, comparisonTable(parts)),
+      found.strengths.length > 2 ? h("section", { class: "ms-card" }, h("h3", {}, "Strength"), h("p", { class: "ms-hint" }, "Bradley-Terry on Elo’s scale, 0 is the mean; with a prior, so few votes stay near 0."), strength.box, winMatrix(models, pairs)) : "",
+      h("section", { class: "ms-card" }, h("h3", {}, "The raters"), raterTable(found.raters), h("ul", { class: "ms-paths" }, noiseLines(found).map((line) => h("li", {}, line))), viewTable(found.adjusted)),
+      h("section", { class: "ms-card" }, h("h3", {}, "Health of the answers"), h("p", { class: "ms-hint" }, "What a machine can see, before and apart from the votes."), healthTable(found.health)),
+      found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), table(["When", "Why", "After", "What"], found.amendments.map((each) => [each.when.slice(0, 16).replace("T", " "), each.why, `${each.votes} votes`, JSON.stringify(each.changes)]))) : "");
+  }
+  const said = h("span", { "aria-live": "polite" });
+  function file(what, text) {
+    return h("button", { type: "button", class: "ms-button", onclick: async () => {
+      const found = await ask("download", { trial: desk.trial, what });
+      if (found.error) { said.replaceChildren(alertBox(found.error)); box.prepend(said); return; }
+      const url = URL.createObjectURL(new Blob([found.text], { type: found.type }));
+      h("a", { href: url, download: found.file }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 10000);
+    } }, text);
+  }
+  load(false);
+  return { element, close: () => drawn.forEach((plot) => plot.purge()) };
+}
+
+function table(heads, rows, caption) {
+  return h("div", { class: "bl-scroll", tabindex: "0", role: "region", "aria-label": caption || heads[0] }, h("table", {}, caption && h("caption", {}, caption),
+    h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
+    h("tbody", {}, rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.map((cell) => h("td", {}, String(cell))))))));
+}
+const nameOf = (each, isPrimary) => each.category !== null ? each.category : `${each.first} against ${each.second}${isPrimary ? " (primary)" : ""}`;
+function comparisonTable(parts) {
+  const claim = (each) => each.claim === "first" ? `${each.first} better` : each.claim === "second" ? `${each.second} better` : "none";
+  return table(["Comparison", "Votes", "Won", "Lost", "Tied", "Both bad", "Excluded", "Preference", "p", "Claim"], parts.map((each, index) => [nameOf(each, index === 0), each.votes, each.wins, each.losses, each.ties, each.both_bad, each.excluded,
+    share(each.preference) + range(each.low, each.high), each.p_value < 0.001 ? "< 0.001" : number(each.p_value), claim(each)]));
+}
+function raterTable(raters) {
+  return table(["Rater", "Votes", "Prefers the first", "Left won", "Seconds a vote", "Recognised"], raters.map((each) => [each.name, each.votes, share(each.preference), share(each.left_share), number(each.seconds), each.recognised]));
+}
+function viewTable(views) {
+  return table(["The primary preference …", "Votes", "Preference"], views.map((each) => [each.name, each.votes, share(each.preference) + range(each.low, each.high)]));
+}
+function healthTable(rows) {
+  const part = (count, total) => total ? `${count} of ${total}` : "–";
+  return table(["Model", "Constraints kept", "Cut off", "Loops", "Speaks for the user", "Format tokens", "Empty", "Shortened", "Length"], rows.map((each) => [each.model, part(each.kept, each.constraints), each.cut_off, each.loops, each.speaks_for_user, each.format_tokens, each.empty, each.shortened, `${each.characters} characters`]));
+}
+function winMatrix(models, pairs) {
+  const cell = (row, column) => {
+    const found = pairs.find((each) => each.first === row && each.second === column), turned = pairs.find((each) => each.second === row && each.first === column);
+    return found ? share(found.preference) : turned && turned.preference !== null ? share(1 - turned.preference) : "–";
+  };
+  return table(["Preferred to …", ...models], models.map((row) => [row, ...models.map((column) => row === column ? "" : cell(row, column))]), "Share of votes for the row’s model");
+}
+function noiseLines(found) {
+  const { noise, left_wins: left, longer_wins: longer, excluded } = found, lines = [];
+  if (left.total) lines.push(`The left answer won ${left.count} of ${left.total} decided votes.`);
+  if (longer.total) lines.push(`The longer answer won ${longer.count} of ${longer.total}.`);
+  if (noise.repeats) lines.push(`Asked again with sides swapped, the verdict was the same ${noise.same} of ${noise.repeats} times.`);
+  if (noise.identical) lines.push(`One answer on both sides was called a tie ${noise.called_ties} of ${noise.identical} times.`);
+  if (noise.shared) lines.push(`Several raters judged ${noise.shared} of the same pairs and agreed on ${noise.agreeing}${noise.alpha === null ? "" : `; Krippendorff’s alpha ${number(noise.alpha)}`}.`);
+  for (const [why, count] of Object.entries(excluded)) lines.push(`${count} votes are left out: ${why}.`);
+  return lines;
+}
+
+// ---- charts: a dot and its interval a row, the first on top ----------------------------------
+function dots(rows, label, axis, middle) {
+  const plot = makePlot(label, 74 + 34 * rows.length);
+  const names = rows.map((row, index) => `${row.name}${" ".repeat(index)}`); // equal names stay apart
+  plot.draw(() => {
+    const isNarrow = plot.width() < 520;
+    const short = (name) => isNarrow && name.trim().length > 20 ? `${name.trim().slice(0, 19)}…${name.slice(name.trim().length)}` : name;
+    return {
+      traces: [{ type: "scatter", mode: "markers", x: rows.map((row) => row.value), y: names, marker: { color: tone("var(--ms-accent)"), size: 10, symbol: rows.map((row) => row.strong ? "diamond" : "circle") }, hovertemplate: "%{y}: %{x:.2f}<extra></extra>",
+        error_x: { type: "data", symmetric: false, array: rows.map((row) => row.high === null ? 0 : row.high - row.value), arrayminus: rows.map((row) => row.low === null ? 0 : row.value - row.low), color: tone("var(--ms-soft)"), thickness: 1.6, width: 4 } }],
+      layout: { hovermode: "closest", dragmode: false, margin: { l: isNarrow ? 128 : 250, r: 14, t: 8, b: 40 }, xaxis: { ...axis, fixedrange: true, showgrid: true }, yaxis: { autorange: "reversed", tickvals: names, ticktext: names.map(short), showgrid: false },
+        shapes: [{ type: "line", x0: middle, x1: middle, yref: "paper", y0: 0, y1: 1, line: { color: tone("var(--ms-soft)"), dash: "dot", width: 1.4 } }] },
+    };
+  });
+  return plot;
+}
+function preferenceChart(parts) {
+  const rows = parts.map((each, index) => ({ ...each, index })).filter((each) => each.preference !== null)
+    .map((each) => ({ name: nameOf(each, each.index === 0), value: each.preference, low: each.low, high: each.high, strong: each.index === 0 }));
+  return dots(rows, "Share of votes for the first model of each comparison", { range: [0, 1], tickformat: ".0%", title: { text: "votes for the first model" } }, 0.5);
+}
+const strengthChart = (rows) => dots(rows.map((each) => ({ name: each.model, value: each.elo, low: each.low, high: each.high })), "Strength of each model", { title: { text: "Elo" } }, 0);

@@ -1,0 +1,130 @@
+// Setting up a trial: what is decided before the first answer, with what it can find told first.
+// desk: { leave(), taken() }
+const FORMATS = [["", "its own"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
+const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
+
+function setupView(desk) {
+  let choices = { prompts: [], models: [], presets: {} }, round = 0, timer = 0;
+  const trouble = h("div", { "aria-live": "assertive" });
+  const told = h("div", { class: "bl-plan", "aria-live": "polite" }, h("p", { class: "ms-hint" }, "Choose two models and prompts: what the trial can find is told here before anything is decided."));
+  const field = (label, input, hint) => h("div", { class: "bl-field" }, h("label", { class: "ms-label", for: input.id }, label), input, hint && h("p", { class: "ms-hint" }, hint));
+  const text = (id, more) => h("input", { type: "text", class: "ms-text", id, autocomplete: "off", spellcheck: "false", oninput: plan, ...more });
+  const count = (id, value, min, max, step = 1) => h("input", { type: "number", class: "ms-field", id, value, min, max, step, oninput: plan });
+  const pick = (id, options) => h("select", { class: "ms-select", id, onchange: plan }, options.map(([value, name]) => h("option", { value }, name)));
+
+  const name = text("bl-trial-name", { maxlength: 63, value: freeTrialName(desk.taken()) });
+  const project = text("bl-project", { maxlength: 63, value: "default" });
+  const rows = h("div", { class: "bl-models" });
+  const known = h("datalist", { id: "bl-known" });
+  const compare = pick("bl-compare", [["merged", "the first against each other one"], ["all", "every pair"], ["primary", "only the first two"]]);
+  const files = h("div", { class: "bl-files" });
+  const chooser = h("input", { type: "file", accept: ".yaml,.yml,.jsonl,.csv", class: "ms-hidden", tabindex: -1, "aria-label": "Prompt file to upload", onchange: () => upload() });
+  const split = pick("bl-split", SPLITS), sensitive = h("input", { type: "checkbox", id: "bl-sensitive", onchange: plan });
+  const sampling = pick("bl-sampling", []), reveal = pick("bl-reveal", [["end", "when a rater has rated everything"], ["each", "after each vote"]]);
+  const draws = count("bl-draws", 3, 1, 20), votes = count("bl-votes", 1, 1, 50), raters = count("bl-raters", 1, 1, 100);
+  const expect = count("bl-expect", 65, 51, 99), ties = count("bl-ties", 30, 0, 90), scores = text("bl-scores", { placeholder: "none", maxlength: 120 });
+  const alpha = count("bl-alpha", 5, 0, 20, 0.5);
+  const fixButton = h("button", { type: "submit", class: "ms-button ms-primary" }, "Fix the design and make the answers");
+
+  function modelRow(index) {
+    const source = h("input", { class: "ms-text", list: "bl-known", id: `bl-source-${index}`, autocomplete: "off", spellcheck: "false", placeholder: "folder, Hub id or endpoint", oninput: () => { if (!label.dataset.own) label.value = labelFor(source.value); plan(); } });
+    const label = text(`bl-label-${index}`, { maxlength: 96, "aria-label": `Label of model ${index + 1}`, placeholder: "label" });
+    label.addEventListener("input", () => { label.dataset.own = label.value ? "1" : ""; });
+    const format = pick(`bl-format-${index}`, FORMATS);
+    format.setAttribute("aria-label", `Prompt format of model ${index + 1}`);
+    const title = ["The model that should be better", "Its rival: the primary comparison"][index] || `Model ${index + 1}`;
+    const drop = index > 1 && h("button", { type: "button", class: "ms-icon", "aria-label": `Leave out model ${index + 1}`, onclick: () => { rows.lastChild.remove(); plan(); } }, "×");
+    const row = h("div", { class: "bl-model" }, h("label", { class: "ms-label", for: source.id }, title), h("div", { class: "bl-model-line" }, source, label, format, drop));
+    row.read = () => ({ label: label.value.trim(), source: source.value.trim(), prompt_format: format.value || null });
+    row.set = (model) => { source.value = model.source; label.value = model.label; };
+    return row;
+  }
+  const labelFor = (source) => choices.models.find((model) => model.source === source)?.label ?? source.replace(/\/+$/, "").split("/").pop().replace(/[^A-Za-z0-9 ._@:+()-]/g, "-").slice(0, 60);
+
+  function fileRow(about, isChosen) {
+    const box = h("input", { type: "checkbox", value: about.file, checked: isChosen, disabled: Boolean(about.problem), onchange: plan });
+    const total = Object.values(about.categories).reduce((sum, n) => sum + n, 0);
+    const parts = Object.entries(about.categories).map(([category, n]) => h("label", { class: "bl-category" }, h("input", { type: "checkbox", checked: true, "data-category": category, onchange: plan }), `${category} (${n})`));
+    return h("div", { class: "bl-file" }, h("label", { class: "bl-check" }, box, h("strong", {}, about.file), h("span", { class: "ms-soft" }, about.problem ? "" : `${total} prompts, ${about.sealed} of them sealed${about.sensitive ? `, ${about.sensitive} sensitive` : ""}`)),
+      about.problem ? h("p", { class: "ms-hint ms-error" }, about.problem) : h("details", { class: "ms-details" }, h("summary", {}, "Categories"), h("div", { class: "ms-row" }, parts)));
+  }
+  async function upload() {
+    const file = chooser.files[0];
+    chooser.value = "";
+    if (!file) return;
+    if (file.size > 900000) { say(`${file.name} has ${bytes(file.size)}; a prompt file has at most 900 kB.`); return; }
+    const answer = await ask("upload", { file: file.name, text: await file.text() });
+    if (answer.error) { say(answer.error); return; }
+    say("");
+    files.append(fileRow(answer, true));
+    plan();
+  }
+  const say = (problem) => trouble.replaceChildren(problem ? alertBox(problem) : "");
+
+  function design() {
+    const models = [...rows.children].map((row) => row.read());
+    const chosen = [...files.children].filter((row) => row.querySelector("input[value]")?.checked);
+    const boxes = chosen.flatMap((row) => [...row.querySelectorAll("[data-category]")]);
+    const wanted = [...new Set(boxes.filter((box) => box.checked).map((box) => box.dataset.category))];
+    return {
+      name: name.value.trim(), project: project.value.trim(), models, primary: models.slice(0, 2).map((model) => model.label),
+      compare: models.length > 2 ? compare.value : "primary", prompts: chosen.map((row) => row.querySelector("input[value]").value),
+      categories: boxes.every((box) => box.checked) ? [] : wanted, sealed: split.value ? split.value === "true" : null, sensitive: sensitive.checked,
+      sampling: sampling.value, draws: Number(draws.value), votes_per_prompt: Number(votes.value), raters: Number(raters.value), reveal: reveal.value,
+      scores: scores.value.split(",").map((each) => each.trim()).filter(Boolean), expect: Number(expect.value) / 100, expect_ties: Number(ties.value) / 100,
+      alpha: Number(alpha.value) / 100,
+    };
+  }
+  function plan() { clearTimeout(timer); timer = setTimeout(planNow, 250); }
+  async function planNow() {
+    compareField.hidden = rows.children.length < 3;
+    const mine = ++round, wish = design();
+    if (wish.models.some((model) => !model.source) || !wish.prompts.length) return;
+    const found = await ask("plan", { design: wish });
+    if (mine !== round) return;
+    told.replaceChildren(...(found.error ? [h("p", { class: "ms-hint ms-error" }, found.error)] : [
+      h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
+      h("p", { class: "ms-hint" }, `${found.answers} answers to make, ${found.votes} votes that count${found.pairs.length > 1 ? ` over ${found.pairs.length} comparisons` : ""}, and a few more to measure the raters. Primary: is ${found.pairs[0][0]} better than ${found.pairs[0][1]}?`)]));
+  }
+  async function fix(event) {
+    event.preventDefault();
+    fixButton.disabled = true;
+    say("");
+    const made = await ask("create", { design: design() });
+    if (made.error) { say(made.error); fixButton.disabled = false; return; }
+    await ask("generate", { trial: made.name }); // what is in its way is told in the list
+    desk.leave();
+  }
+  const sentenceCase = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+  const compareField = field("Shown to raters", compare);
+  compareField.hidden = true;
+  const card = (title, ...children) => h("section", { class: "ms-card" }, h("h3", {}, title), children);
+  rows.append(modelRow(0), modelRow(1));
+  const form = h("form", { class: "bl-setup", onsubmit: fix },
+    h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),
+    card("What it can find", told, h("div", { class: "ms-row bl-numbers" }, field("True preference, %", expect), field("Share of ties, %", ties), field("Votes per prompt", votes), field("Raters", raters), field("Project", project), field("Error rate, %", alpha)), h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing.")),
+    card("Models", known, rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => { if (rows.children.length < 8) rows.append(modelRow(rows.children.length)); planNow(); } }, "Add a model")), compareField),
+    card("Prompts", files, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => chooser.click() }, "Upload a file"), chooser),
+      h("div", { class: "ms-row bl-numbers" }, field("Of these use", split)), h("label", { class: "bl-check", for: "bl-sensitive" }, sensitive, "Also prompts that are marked as sensitive or adult")),
+    card("Answers and raters", h("div", { class: "ms-row bl-numbers" }, field("Sampling", sampling), field("Draws per prompt", draws), field("Models are shown", reveal), field("Scores from 1 to 5", scores, "Names with commas between; off when empty."))),
+    card("Fix it", field("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble, h("div", { class: "ms-row" }, fixButton)));
+
+  ask("choices", {}).then((found) => {
+    if (found.error) { say(found.error); return; }
+    choices = found;
+    known.replaceChildren(...found.models.map((model) => h("option", { value: model.source }, model.label)));
+    files.replaceChildren(...found.prompts.map((about, index) => fileRow(about, index === 0)));
+    sampling.replaceChildren(...Object.keys(found.presets).map((preset) => h("option", { value: preset }, preset)));
+    sampling.value = "careful";
+    found.models.slice(0, 2).forEach((model, index) => rows.children[index].set(model));
+    planNow();
+  });
+  return { element: form, close: () => clearTimeout(timer) };
+}
+
+function freeTrialName(taken) {
+  const stem = `trial-${new Date().toISOString().slice(0, 10)}`;
+  let name = stem;
+  for (let n = 2; taken.includes(name); n += 1) name = `${stem}-${n}`;
+  return name;
+}
