@@ -31,6 +31,12 @@ class Board:
             self._changed.notify_all()
             return self._state
 
+    def reset(self) -> None:
+        """Begin anew: what is known of the life before is forgotten."""
+        with self._changed:
+            self._state = EngineState(self._state.id, self._state.spec, since=time.time())
+            self._changed.notify_all()
+
     def move(self, before: Sequence[Phase], phase: Phase, **changes: Any) -> bool:
         """Change the phase if it is one of `before`; whether it was."""
         with self._changed:

@@ -1,5 +1,6 @@
 """What the studio says to an engine it started, beside the prompts."""
 
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +34,19 @@ class Control:
 
     def is_healthy(self) -> bool:
         """Whether the engine is up."""
+        if not self._is_listening():
+            return False
         try:
             return self.client.get("/health", timeout=5).status_code == 200
         except httpx2.HTTPError:
             return False
+
+    def _is_listening(self) -> bool:
+        """Whether somebody is behind the socket; the HTTP client would leave each try open."""
+        if self._address.socket is None:
+            return True
+        with socket.socket(socket.AF_UNIX) as trial:
+            return trial.connect_ex(str(self._address.socket)) == 0
 
     def first_words(self, label: str) -> Greeting:
         """Let it answer once, since the first answer compiles; then ask what is in it.

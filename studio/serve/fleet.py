@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studio.errors import StudioError
+from studio.serve.board import Board
 from studio.serve.endpoint import Endpoint
 from studio.serve.keeper import Keeper
 from studio.serve.log import tail
@@ -52,7 +53,7 @@ class Fleet:
                 raise StudioError("vLLM is not installed; install it or use the embedded engine")
             self._check_gpus(spec)
             name = f"{_slug(spec.name)}-{secrets.token_hex(3)}"
-            self._kept[name] = self._keep(name, spec)
+            self._kept[name] = self._keep(Board(EngineState(name, spec)))
             self._kept[name].start()
             return name
 
@@ -125,13 +126,15 @@ class Fleet:
         with self._lock:
             if self._is_closed or self._kept.get(name) is not old:
                 return
-            self._kept[name] = self._keep(name, old.board.state.spec)
+            board = old.board
+            board.reset()
+            self._kept[name] = self._keep(board)
             self._kept[name].start()
 
-    def _keep(self, name: str, spec: ModelSpec) -> Keeper | Remote:
-        if spec.engine == "endpoint":
-            return Remote(name, spec)
-        return Keeper(name, spec, self.folder / name, self._machine)
+    def _keep(self, board: Board) -> Keeper | Remote:
+        if board.state.spec.engine == "endpoint":
+            return Remote(board)
+        return Keeper(board, self.folder / board.state.id, self._machine)
 
     def _of(self, name: str) -> Keeper | Remote:
         if name not in self._kept:
@@ -176,7 +179,7 @@ class Fleet:
 
     def _adopt(self, folder: Path, process: EngineProcess, spec: ModelSpec, dtype: str) -> str:
         said = f"adopted, running since process {process.pid} started it"
-        keeper = Keeper(folder.name, spec, folder, self._machine)
+        keeper = Keeper(Board(EngineState(folder.name, spec)), folder, self._machine)
         process.note({"spec": spec.as_data(), "dtype": dtype})
         keeper.adopt(process, dtype, "adopted from an earlier life of the studio")
         self._kept[folder.name] = keeper

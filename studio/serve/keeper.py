@@ -28,7 +28,7 @@ from studio.serve.model_files import (
 )
 from studio.serve.process import EngineProcess, new_place
 from studio.serve.spec import ModelSpec
-from studio.serve.state import EngineState, Phase
+from studio.serve.state import Phase
 from studio.serve.vllm_command import (
     SERVED_NAME,
     Machine,
@@ -47,8 +47,8 @@ MINUTE = 60.0
 class Keeper:
     """Keeps one engine that the studio started, or found running, in a thread of its own."""
 
-    def __init__(self, name: str, spec: ModelSpec, folder: Path, machine: Machine) -> None:
-        self.board = Board(EngineState(name, spec))
+    def __init__(self, board: Board, folder: Path, machine: Machine) -> None:
+        self.board = board
         self._folder = folder
         self._machine = machine
         self._process: EngineProcess | None = None
@@ -57,7 +57,7 @@ class Keeper:
         self._is_to_stop = threading.Event()
         self._is_let_go = False
         self._broken = ""
-        self._thread = threading.Thread(target=self._live, daemon=True, name=f"engine {name}")
+        self._thread = threading.Thread(target=self._live, daemon=True, name="engine")
 
     def start(self) -> None:
         """Begin; what comes of it, the board tells."""

@@ -126,7 +126,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         lambda m: "a worker was killed from outside; often that means memory ran out",
     ),
     (
-        re.compile(r"Address already in use"),
+        re.compile(r"[Aa]ddress already in use"),
         lambda m: "another program took the engine's port; start it again",
     ),
     (

@@ -12,8 +12,6 @@ from studio.serve.endpoint import Address, Endpoint, reason_of
 from studio.serve.engine import Identity
 from studio.serve.meter import Meter
 from studio.serve.probe import probe
-from studio.serve.spec import ModelSpec
-from studio.serve.state import EngineState
 
 LOOK_SECONDS = 2.0
 
@@ -21,12 +19,13 @@ LOOK_SECONDS = 2.0
 class Remote:
     """Keeps an eye on a server that the studio did not start and cannot stop."""
 
-    def __init__(self, name: str, spec: ModelSpec) -> None:
-        self.board = Board(EngineState(name, spec))
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        spec = board.state.spec
         self._address = Address(spec.url, spec.key)
         self._is_to_stop = threading.Event()
         self._name = ""
-        self._thread = threading.Thread(target=self._live, daemon=True, name=f"endpoint {name}")
+        self._thread = threading.Thread(target=self._live, daemon=True, name="endpoint")
 
     def start(self) -> None:
         """Try the server out, then watch it."""

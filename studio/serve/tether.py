@@ -1,6 +1,6 @@
 """Stands between the studio and an engine's processes, and sees that none outlives its time.
 
-    python -m studio.serve.tether --log FILE [--keep] -- COMMAND…
+    python -m studio.serve.tether --log FILE [--keep] [--patience SECONDS] -- COMMAND…
 
 It starts the command in a session of its own. It ends everything that belongs to the engine when
 it gets SIGTERM, when standard input closes (whoever held the other end is gone, however it died;
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from studio.serve.proc_table import belonging, kill, shared_memory
 
-PATIENCE = 20.0
+PATIENCE = 10.0  # vLLM takes up to six seconds while it starts, one when it is up
 WIND_UP = 6.0  # an engine whose part was killed ends itself within five seconds
 LOOK_SECONDS = 2.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tether")
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--patience", type=float, default=PATIENCE)
     parser.add_argument("command", nargs="+")
     parsed = parser.parse_args()
     asked: list[int] = []
@@ -48,7 +49,9 @@ def main() -> int:
     try:
         _wait(engine, parsed, asked, shared)
         polite = engine.poll() is None
-        _end(engine, parsed.log, PATIENCE if polite else WIND_UP, shared)
+        _end(
+            engine, parsed.log, parsed.patience if polite else min(parsed.patience, WIND_UP), shared
+        )
     finally:
         kill(belonging(parsed.log, engine.pid))
         for path in shared:
