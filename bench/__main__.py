@@ -7,15 +7,17 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import bench
 from bench import machine, report, shapes
+from bench.browser import browse, browser_text
 from bench.contest import Course, Options, Results, contest, scale
 from bench.contestants import MERGEKIT, mergekit_program
 from bench.errors import BenchError
 
-PARTS = ("house", "slice", "scale")
+PARTS = ("house", "slice", "scale", "browser")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,7 +91,7 @@ def main(arguments: list[str]) -> int:
     try:
         parts = args.only or list(PARTS)
         options = options_of(args, folder)
-        if options.mergekit_runs and parts != ["scale"]:
+        if options.mergekit_runs and {"house", "slice"} & set(parts):
             mergekit_program()  # missing? then say so now
         about = machine.describe(folder)
         show(report.machine_text(about))
@@ -100,8 +102,12 @@ def main(arguments: list[str]) -> int:
         elif options.rounds < 5 or options.mergekit_runs < 2:
             show("fewer than 5 rounds, or than 2 runs of mergekit: too few to claim anything")
         found = run(parts, args.quick, options)
+        drags = browse(folder, 20 if args.quick else 60) if "browser" in parts else []
+        if drags:
+            show(browser_text(drags))
         if args.json:
-            args.json.write_text(json.dumps(report.as_json(about, found), indent=2) + "\n")
+            data = report.as_json(about, found) | {"browser": [asdict(each) for each in drags]}
+            args.json.write_text(json.dumps(data, indent=2) + "\n")
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
