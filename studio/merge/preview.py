@@ -173,9 +173,13 @@ def means(values: Floats, members: Integers, count: int, sizes: Floats) -> Float
     `members`: (T,), which member a tensor belongs to, -1 for none. NaN values are left out; a
     member without any gets NaN.
     """
-    belongs = (members == np.arange(count)[:, None]) * sizes
-    known = ~np.isnan(values)
-    if known.all():
-        total = belongs.sum(axis=1)
-        return ratio_or_nan(belongs @ values, total if values.ndim == 1 else total[:, None])
-    return ratio_or_nan(belongs @ np.where(known, values, 0.0), belongs @ known)
+    kept = members >= 0
+    places, weights = members[kept], sizes[kept]
+    columns = values[kept].reshape(len(places), -1).T
+    found = np.empty((len(columns), count))
+    for column, mean in zip(columns, found, strict=True):
+        known = weights * ~np.isnan(column)
+        total: Floats = np.bincount(places, known, count).astype(float)
+        above: Floats = np.bincount(places, known * np.nan_to_num(column), count).astype(float)
+        mean[:] = ratio_or_nan(above, total)
+    return found[0] if values.ndim == 1 else found.T
