@@ -184,12 +184,6 @@ def append_votes(folder: Path, votes: list[Vote]) -> None:
     append(path, [*header, *map(vote_line, votes)])
 
 
-def standing(votes: list[Vote], undone: set[str]) -> list[Vote]:
-    """The votes that are neither undone nor superseded, in the order in which they were given."""
-    gone = undone | {vote.supersedes for vote in votes if vote.supersedes}
-    return [vote for vote in votes if vote.vote not in gone]
-
-
 def scores_json(scores: dict[str, int]) -> str:
     """Scores as their column holds them."""
     return json.dumps(scores, sort_keys=True) if scores else ""

@@ -25,7 +25,7 @@ from studio.arena.design import Reveal, check_label
 from studio.arena.prompts import Message
 from studio.arena.ratings import LONGEST_COMMENT, Verdict, Vote, append_votes, scores_json
 from studio.arena.sheet import SEALED_COLUMNS, Card, Sheet, open_sheet
-from studio.arena.sitting_log import EVENTS, SittingLog
+from studio.arena.sitting_log import EVENTS, log_of
 from studio.arena.trial import now
 from studio.durable import append, json_line, locked
 from studio.errors import StudioError
@@ -75,7 +75,7 @@ class Sitting:
             raise StudioError(problems[0])
         self.folder, self.rater = folder, rater
         self._sheet: Sheet = open_sheet(folder)
-        self._log = SittingLog(folder)
+        self._log = log_of(folder)
         with locked(folder):
             self._log.catch_up()
             joined = [e for e in self._log.events if e["event"] == "joined"]
@@ -171,12 +171,10 @@ class Sitting:
         self._log.catch_up()
 
     def _my_events(self, *kinds: str) -> list[dict[str, Any]]:
-        events = self._log.events
-        return [e for e in events if e["rater"] == self.rater and e["event"] in kinds]
+        return [e for e in self._log.events_of(self.rater) if e["event"] in kinds]
 
     def _my_votes(self) -> list[Vote]:
-        votes = [vote for vote in self._log.standing if vote.judge == self.rater]
-        return [vote for vote in votes if vote.item in self._cards]
+        return [v for v in self._log.votes_of(self.rater) if v.item in self._cards]
 
     def _revealed(self, item: str) -> bool:
         revealed = self._my_events("revealed")

@@ -17,7 +17,6 @@ from studio.arena.ratings import (
     decode_text,
     encode_text,
     parse_vote,
-    standing,
     vote_line,
 )
 from studio.errors import StudioError
@@ -78,9 +77,3 @@ def test_another_header_is_refused() -> None:
     check_header("\ufeff" + HEADER, PATH)
     with pytest.raises(StudioError, match="columns are not those of this version"):
         check_header(HEADER.replace("turn", "round"), PATH)
-
-
-def test_undone_and_superseded_votes_do_not_stand() -> None:
-    votes = [vote(vote="1"), vote(vote="2"), vote(vote="3", supersedes="1"), vote(vote="4")]
-    votes = [v if v.vote == "3" else vote(vote=v.vote, supersedes="") for v in votes]
-    assert [v.vote for v in standing(votes, {"4"})] == ["2", "3"]

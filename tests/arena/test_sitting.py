@@ -346,3 +346,18 @@ def test_a_torn_last_line_is_cut_off_by_the_next_vote(tmp_path: Path) -> None:
     later.vote(second.item_id, "b")
     assert [vote.item for vote in votes(tmp_path)] == [item.item_id, second.item_id]
     assert (tmp_path / FILE).read_bytes().startswith(whole)
+
+
+def test_a_broken_line_is_told_again_and_again(tmp_path: Path) -> None:
+    made(tmp_path, 6)
+    sitting = Sitting(tmp_path, "Ann")
+    item = sitting.next()
+    assert item is not None
+    sitting.vote(item.item_id, "a")
+    with (tmp_path / FILE).open("a") as stream:
+        stream.write("not,a,vote\n")
+    for again in (sitting, sitting):
+        with pytest.raises(StudioError, match="line 3: 3 columns"):
+            again.next()
+    with pytest.raises(StudioError, match="line 3: 3 columns"):
+        Sitting(tmp_path, "Bob")
