@@ -106,7 +106,8 @@ def sheet_of(trial: Trial) -> Sheet:
 
 def _card(item: Item, answers: Mapping[AnswerKey, Answer], names: list[str]) -> Card:
     left, right = answers[item.left], answers[item.right]
-    a, b = mask_identity(left.text, names), mask_identity(right.text, names)
+    # Space around an answer comes from a model's format, and would tell it.
+    a, b = (mask_identity(answer.text.strip(), names) for answer in (left, right))
     return Card(
         item=item.id,
         kind=item.kind,

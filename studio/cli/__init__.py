@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from studio import __version__
-from studio.cli import arena, merge, plan, serve
+from studio.cli import arena, generate, merge, plan, serve
 from studio.cli.exits import BAD_INPUT, CANCELLED, cancel_on_signals
 from studio.cli.progress import emit
 from studio.errors import StudioError
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     merge.add_commands(commands)
     plan.add_commands(commands)
+    generate.add_commands(commands)
     arena.add_commands(commands)
     serve.add_commands(commands)
     return parser

@@ -1,0 +1,139 @@
+"""The command that makes a trial's answers: generate."""
+
+import argparse
+import os
+import sys
+import threading
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.cli.arena import load_trial
+from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
+from studio.cli.progress import emit
+from studio.settings import read_settings
+
+if TYPE_CHECKING:
+    from studio.arena.design import Model
+    from studio.arena.generate import Progress, Speaker
+    from studio.arena.trial import Trial
+
+TRIAL_HELP = "a design (TRIAL.yaml), or the folder of a trial"
+KEY_VARIABLE = "ENDPOINT_KEY"
+SECONDS_BETWEEN = 1.0
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's command to the parser."""
+    command = commands.add_parser("generate", help="fix a trial and make its answers; resumes")
+    add = command.add_argument
+    add("trial", type=Path, metavar="TRIAL", help=TRIAL_HELP)
+    add("--out", type=Path, metavar="DIR", help="the folder of all trials, default DATA/trials")
+    add("--engine", choices=("vllm", "embedded", "endpoint"), help="default: vllm if installed")
+    add("--url", default="", help=f"of an endpoint; its key comes from {KEY_VARIABLE}")
+    add("--tensor-parallel-size", "--tp", type=int, default=1, metavar="N", help="GPUs per model")
+    add("--quantisation", "--quantization", metavar="NAME", help="on-line, e.g. fp8_per_tensor")
+    add("--max-model-len", type=int, metavar="N", help="tokens of prompt and answer together")
+    add("--price", type=float, metavar="PER_HOUR", help="of the machine, to show what it costs")
+    add("--tethered", action="store_true", help="cancel when standard input closes")
+    add("--json", action="store_true", help="data as JSON on stdout")
+    command.set_defaults(run=_generate)
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    from studio.arena.generate import generate
+    from studio.cli.speaking import Start, speaking
+    from studio.serve.fleet import Fleet
+
+    if parsed.tethered:
+        threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
+    trial = _begun(parsed)
+    show = _Shown(trial, parsed)
+    start = Start(
+        engine=parsed.engine,
+        tensor_parallel_size=parsed.tensor_parallel_size,
+        quantisation=parsed.quantisation,
+        max_model_len=parsed.max_model_len,
+        url=parsed.url,
+        key=os.environ.get(KEY_VARIABLE),
+    )
+    fleet = Fleet(read_settings(os.environ).data_dir / "engines")
+
+    def opened(model: "Model") -> "AbstractContextManager[Speaker]":
+        show.opening(model.label)
+        return speaking(fleet, model, start)
+
+    try:
+        generate(trial, opened, show.update)
+    except KeyboardInterrupt:
+        print("cancelled; the same command resumes", file=sys.stderr)
+        if parsed.json:
+            emit({"event": "cancelled"})
+        return CANCELLED
+    finally:
+        fleet.close()
+    show.done()
+    return 0
+
+
+def _begun(parsed: argparse.Namespace) -> "Trial":
+    """The trial of a folder, or the one that a design begins or has begun."""
+    from studio.arena.power import plan
+    from studio.arena.trial import begin, open_trial
+
+    if parsed.trial.is_dir():
+        return open_trial(parsed.trial)
+    design, prompts = load_trial(parsed.trial)
+    print(f"{plan(design, len(prompts)).sentence()}.", file=sys.stderr)
+    trials = parsed.out or read_settings(os.environ).data_dir / "trials"
+    return begin(trials, design, prompts)
+
+
+class _Shown:
+    """Progress: a line a second for people, events for programs; minutes, and cost if asked."""
+
+    def __init__(self, trial: "Trial", parsed: argparse.Namespace) -> None:
+        self._trial, self._json, self._price = trial, parsed.json, parsed.price
+        self._next = 0.0
+
+    def opening(self, label: str) -> None:
+        """Say which model is being started."""
+        if not self._json:
+            print(f"starting {label}", file=sys.stderr)
+
+    def update(self, progress: "Progress") -> None:
+        """Show how far it is, at most once a second."""
+        if progress.seconds < self._next and progress.done < progress.total:
+            return
+        self._next = progress.seconds + SECONDS_BETWEEN
+        if self._json:
+            emit({"event": "progress", "phase": "generate", **self._numbers(progress)})
+            return
+        left = "" if progress.left is None else f", {progress.left / 60:.1f} min left"
+        cost = ""
+        if self._price is not None:
+            spent, rest = (self._price * s / 3600 for s in (progress.seconds, progress.left or 0))
+            cost = f", {spent:.2f} spent, {spent + rest:.2f} in all"
+        rate = progress.tokens / progress.seconds if progress.seconds else 0.0
+        print(
+            f"{progress.model}: {progress.done} of {progress.total} answers, {rate:.0f} tokens/s"
+            f"{left}{cost}",
+            file=sys.stderr,
+        )
+
+    def _numbers(self, progress: "Progress") -> dict[str, Any]:
+        return {
+            "done": progress.done,
+            "total": progress.total,
+            "resumed": progress.resumed,
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 3),
+            "left": progress.left,
+        }
+
+    def done(self) -> None:
+        """Say where the trial is."""
+        if self._json:
+            emit({"event": "done", "path": str(self._trial.folder)})
+        else:
+            print(self._trial.folder)

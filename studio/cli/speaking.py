@@ -1,0 +1,159 @@
+"""Connects trials with engines: opens a model of a trial, and asks it in its prompt format."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.arena.answers import Generated
+from studio.arena.design import Model
+from studio.arena.fitting import Fitted, fit
+from studio.arena.generate import Ask
+from studio.arena.prompts import Message, Prompt
+from studio.errors import StudioError
+
+if TYPE_CHECKING:
+    from studio.serve.batch import Request
+    from studio.serve.engine import Completion, Engine
+    from studio.serve.fleet import Fleet
+    from studio.serve.formats import Format
+    from studio.serve.spec import ModelSpec
+
+START_SECONDS = 24 * 3600.0  # a model may have to be fetched first
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """How the models of a trial are started, all alike; the fields are ModelSpec's.
+
+    `engine` None takes vLLM where it is installed. `url` and `key` are an endpoint's.
+    """
+
+    engine: str | None = None
+    tensor_parallel_size: int = 1
+    quantisation: str | None = None
+    max_model_len: int | None = None
+    url: str = ""
+    key: str | None = dataclasses.field(default=None, repr=False)
+
+    def spec(self, model: Model) -> "ModelSpec":
+        """The engine to be for one model."""
+        from studio.serve.machine import default_engine
+        from studio.serve.spec import ModelSpec
+
+        values: dict[str, Any] = dataclasses.asdict(self)
+        if self.engine is None:
+            values["engine"] = "endpoint" if self.url else default_engine()
+        source = model.source
+        local = Path(source).is_dir() and values["engine"] != "endpoint"
+        name = str(Path(source).absolute()) if local else source
+        return ModelSpec(model=name, label=model.label, **values)
+
+
+class EngineSpeaker:
+    """A model in an engine, asked in one prompt format (a Speaker of studio.arena.generate).
+
+    `room`: the tokens of prompt and answer together, None where the engine does not say.
+    """
+
+    def __init__(
+        self, engine: "Engine", used: "Format", folder: Path | None, room: int | None
+    ) -> None:
+        self._engine, self._used, self._folder, self._room = engine, used, folder, room
+        about = {k: v for k, v in dataclasses.asdict(engine.identity).items() if v is not None}
+        self.identity: Mapping[str, str] = {name: str(value) for name, value in about.items()}
+        self.prompt_format = _format_name(used)
+
+    def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Generated]]:
+        """The answers as they come, many under way at a time."""
+        from studio.serve.batch import complete_all
+
+        fitted = [self._fitted(ask) for ask in asks]
+        requests = [self._request(ask, fit) for ask, fit in zip(asks, fitted, strict=True)]
+        for index, completion in complete_all(self._engine, requests):
+            yield asks[index], _generated(completion, requests[index], fitted[index])
+
+    def _fitted(self, ask: Ask) -> Fitted:
+        """The conversation, its oldest turns left out where the context has no room for them."""
+        if self._room is None:
+            return Fitted(ask.prompt.messages, 0, 0)
+        room = self._room - int(ask.sampling["max_tokens"])
+        return fit(ask.prompt, room, lambda messages: self._length(ask.prompt, messages))
+
+    def _length(self, prompt: Prompt, messages: Sequence[Message]) -> int:
+        sent = self._written(prompt, messages)
+        return len(sent) if not isinstance(sent, str) else len(sent.encode()) // 3
+
+    def _written(self, prompt: Prompt, messages: Sequence[Message]) -> str | tuple[int, ...]:
+        from studio.serve.formats import write_prompt
+
+        turns = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        turns += [{"role": message.role, "content": message.content} for message in messages]
+        return write_prompt(self._used, self._folder, turns).sent
+
+    def _request(self, ask: Ask, fitted: Fitted) -> "Request":
+        from studio.serve.batch import Request
+        from studio.serve.sampling import Sampling
+
+        values = {name: value for name, value in ask.sampling.items() if name != "preset"}
+        stop = [*dict.fromkeys([*values.get("stop", ()), *self._used.stop])]
+        sampling = Sampling.from_data({**values, "stop": stop, "seed": ask.seed})
+        return Request(self._written(ask.prompt, fitted.messages), sampling)
+
+
+def _generated(completion: "Completion", request: "Request", fitted: Fitted) -> Generated:
+    return Generated(
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        seconds=completion.seconds,
+        left_out=fitted.left_out,
+        sent=request.sampling.as_data(),
+    )
+
+
+def _format_name(used: "Format") -> str:
+    """The format for people: the model's own is told by the template it is, if that is known."""
+    from studio.chat_template import name_of
+
+    if used.name != "own":
+        return used.name
+    known = name_of(used.template)
+    return f"own ({known})" if known else "own"
+
+
+@contextmanager
+def speaking(fleet: "Fleet", model: Model, start: Start) -> Iterator[EngineSpeaker]:
+    """Start the model, yield it ready to answer, and end it; raises StudioError if it fails."""
+    name = fleet.start(start.spec(model))
+    try:
+        state = fleet.wait(name, ("ready", "failed", "stopped"), START_SECONDS)
+        if state.phase != "ready":
+            raise StudioError(f"{model.label}: {state.problem or state.phase}")
+        folder = Path(state.model_path) if state.model_path else None
+        used = _format_of(model, folder)
+        yield EngineSpeaker(fleet.engine(name), used, folder, state.max_model_len)
+    finally:
+        fleet.stop(name)
+        fleet.wait(name, ("stopped", "failed"))
+
+
+def _format_of(model: Model, folder: Path | None) -> "Format":
+    """The format the design names, or the model's own; raises StudioError where none is known."""
+    from studio.serve.formats import choose, detect, mismatch
+
+    if model.prompt_format is not None:
+        used = choose(model.prompt_format, folder)
+        if told := mismatch(model.source, folder, used):
+            print(f"note: {model.label}: {told}", file=sys.stderr)
+        return used
+    found = detect(model.source, folder)
+    if found is None:
+        raise StudioError(
+            f"{model.label}: neither its files nor its makers tell its prompt format; name one in "
+            "the design (prompt_format)"
+        )
+    return found

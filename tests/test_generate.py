@@ -1,0 +1,153 @@
+"""From a design to answers by real engines: formats, contexts, resuming, and the command."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from studio.arena.answers import AnswerKey
+from studio.arena.design import Model
+from studio.arena.generate import Ask
+from studio.arena.prompts import Message, Prompt
+from studio.arena.trial import open_trial
+from studio.cli.speaking import EngineSpeaker, Start
+from studio.errors import StudioError
+from studio.serve.engine import Completion, Identity, Piece
+from studio.serve.engine import Prompt as Sent
+from studio.serve.formats import choose, detect
+from studio.serve.sampling import Sampling
+from tests.test_architecture import ROOT
+
+DEMO = ROOT / "demo" / "models" / "instruct"
+LONG = Prompt(
+    id="long",
+    category="story",
+    system="You are Mira.",
+    messages=tuple(
+        Message("user" if n % 2 == 0 else "assistant", f"turn {n} " + "word " * 20)
+        for n in range(7)
+    ),
+)
+SAMPLING = {"preset": "careful", **Sampling().as_data(), "max_tokens": 20, "stop": ["END"]}
+
+
+class Echo:
+    """An engine that says what it was asked."""
+
+    identity = Identity("echo", "none", dtype="float32", fingerprint="f00")
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Sent, Sampling]] = []
+
+    def complete(self, prompt: Sent, sampling: Sampling) -> Completion:
+        self.asked.append((prompt, sampling))
+        return Completion("answer", len(prompt), 3, "stop", 0.1)
+
+    def stream(self, prompt: Sent, sampling: Sampling) -> Iterator[Piece]:
+        raise NotImplementedError
+
+    def logprobs(self, tokens: object) -> list[float | None]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def ask(prompt: Prompt = LONG, seed: int = 7) -> Ask:
+    return Ask(AnswerKey("m", prompt.id, 0), prompt, SAMPLING, seed)
+
+
+def test_a_model_is_asked_in_its_format_with_every_parameter() -> None:
+    engine, used = Echo(), choose("vicuna", None)
+    ((_, generated),) = EngineSpeaker(engine, used, None, None).answers([ask()])
+    ((sent, sampling),) = engine.asked
+    assert isinstance(sent, str) and "You are Mira." in sent and sent.count("USER:") == 4
+    assert (sampling.seed, sampling.max_tokens, sampling.stop) == (7, 20, ("END", "USER:"))
+    assert generated.sent == sampling.as_data() and generated.left_out == 0
+    assert EngineSpeaker(engine, used, None, None).prompt_format == "vicuna"
+    assert EngineSpeaker(engine, used, None, None).identity == {
+        "label": "echo",
+        "engine": "none",
+        "dtype": "float32",
+        "fingerprint": "f00",
+        "tensor_parallel_size": "1",
+    }
+
+
+def test_a_short_context_leaves_the_oldest_out_and_says_so() -> None:
+    engine, used = Echo(), detect(str(DEMO), DEMO)
+    assert used is not None
+    whole = EngineSpeaker(engine, used, DEMO, 100_000)
+    short = EngineSpeaker(engine, used, DEMO, 160)
+    ((_, kept),), ((_, cut),) = whole.answers([ask()]), short.answers([ask()])
+    assert kept.left_out == 0 < cut.left_out
+    (all_tokens, _), (fewer, _) = engine.asked
+    assert len(fewer) + 20 <= 160 < len(all_tokens)
+    with pytest.raises(StudioError, match='"long" takes .* tokens even without'):
+        list(EngineSpeaker(engine, used, DEMO, 30).answers([ask()]))
+
+
+def test_a_folder_is_started_by_its_whole_path_and_an_endpoint_by_its_name() -> None:
+    spec = Start(engine="embedded", max_model_len=64).spec(Model("m", "demo/models/instruct"))
+    assert (spec.model, spec.label, spec.max_model_len) == (str(DEMO), "m", 64)
+    remote = Start(url="http://127.0.0.1:1").spec(Model("m", "served-name"))
+    assert (remote.engine, remote.model, remote.url) == (
+        "endpoint",
+        "served-name",
+        "http://127.0.0.1:1",
+    )
+
+
+YAML = """\
+name: small
+project: demo
+models:
+  - {label: instruct, source: demo/models/instruct}
+  - {label: story, source: demo/models/story, prompt_format: chatml}
+primary: [instruct, story]
+prompts: [PROMPTS]
+sampling: careful
+"""
+
+
+def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    prompts = [{"id": f"p{n}", "category": "c", "prompt": f"Say {w} twice.", "max_tokens": 8}
+               for n, w in enumerate(["needle", "pink", "lantern"])]  # fmt: skip
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    (tmp_path / "TRIAL.yaml").write_text(YAML.replace("PROMPTS", str(file)))
+    environment = {**os.environ, "STUDIO_DATA": str(tmp_path / "data")}
+
+    def generate(what: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "studio", "generate", str(what), "--json"]
+        return subprocess.run(
+            [*command, "--engine", "embedded"],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110,
+        )  # fmt: skip
+
+    done = generate(tmp_path / "TRIAL.yaml")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    folder = tmp_path / "data" / "trials" / "small"
+    assert events[-1] == {"event": "done", "path": str(folder)}
+    assert (events[-2]["done"], events[-2]["total"]) == (18, 18)
+    assert "3 votes on 3 prompts" in done.stderr
+    trial = open_trial(folder)
+    found = trial.answers()
+    assert set(found) == set(trial.needed) and len(found) == 18
+    formats = {answer.model: answer.prompt_format for answer in found.values()}
+    assert formats["story"] == "chatml" and formats["instruct"].startswith("own")
+    for answer in found.values():
+        assert answer.identity["engine"] and answer.identity["fingerprint"]
+        assert answer.sampling["temperature"] == 0.7 and answer.sampling["seed"] == answer.seed
+        assert 0 < answer.completion_tokens <= 8 and answer.prompt_tokens > 3
+    lines = (folder / "answers.jsonl").read_text().splitlines(keepends=True)
+    (folder / "answers.jsonl").write_text("".join(lines[:16]))
+    again = generate(folder)
+    assert again.returncode == 0, again.stderr
+    assert [json.loads(line)["event"] for line in again.stdout.splitlines()][-1] == "done"
+    assert len((folder / "answers.jsonl").read_text().splitlines()) == 18
