@@ -1,6 +1,7 @@
 """Connects trials with engines: opens a model of a trial, and asks it in its prompt format."""
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,13 +117,10 @@ def _generated(completion: "Completion", request: "Request", fitted: Fitted) -> 
 
 
 def _format_name(used: "Format") -> str:
-    """The format for people: the model's own is told by the template it is, if that is known."""
-    from studio.chat_template import name_of
-
+    """The format's name; a model's own template has none, but a hash that tells it from others."""
     if used.name != "own":
         return used.name
-    known = name_of(used.template)
-    return f"own ({known})" if known else "own"
+    return f"own:{hashlib.sha256(used.template.encode()).hexdigest()[:8]}"
 
 
 @contextmanager
