@@ -104,11 +104,12 @@ def steps(plan: Plan, work: Work, rates: Rates) -> tuple[Step, ...]:
 
     add("download", work.sources / rates.download, CPU)
     add("merge", (work.sources + work.result) / rates.disk if work.result else 0.0, CPU)
-    add("load", checkpoint_bytes(plan) / rates.disk, GPU)
+    serving = GPU if plan.found.gpus else CPU
+    add("load", checkpoint_bytes(plan) / rates.disk, serving)
     tokens = speed(plan, plan.found.gpus, rates)
     if tokens:
         rounds = 1 if plan.arrangement == BESIDE else len(plan.models)
-        add("generate", rounds * work.prompts * work.tokens / tokens, GPU)
+        add("generate", rounds * work.prompts * work.tokens / tokens, serving)
     return tuple(found)
 
 

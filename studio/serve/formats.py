@@ -89,6 +89,11 @@ def detect(model: str, folder: Path | None) -> Format | None:
     return None
 
 
+def format_names() -> tuple[str, ...]:
+    """The formats that come with the studio."""
+    return names()
+
+
 def choose(name: str, folder: Path | None) -> Format:
     """The format of this name: one of the studio's, or "own".
 

@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
 
 GIB = 2**30
 MOST = 64
+DRIVER = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,13 @@ def found_here() -> Found:
     try:
         import pynvml  # of nvidia-ml-py
     except ImportError:
-        return Found((), "no GPUs: the package nvidia-ml-py, which asks the driver, is missing")
+        if not DRIVER.exists():
+            return Found((), "no NVIDIA GPU here")
+        return Found((), "no GPUs can be asked for: the package nvidia-ml-py is missing")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return Found((), f"no NVIDIA GPU here ({error})")
+        return Found((), f"no NVIDIA GPU here: {error}")
     try:
         count = pynvml.nvmlDeviceGetCount()
         gpus = tuple(_read(pynvml, index) for index in range(count))

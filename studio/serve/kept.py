@@ -1,13 +1,12 @@
 """What a user saves for another day: sampling presets and prompt formats, one JSON file each."""
 
 import json
-import os
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.serve.formats import Format, edited
 from studio.serve.sampling import PRESETS, Sampling
@@ -22,7 +21,6 @@ class Kept:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._lock = threading.Lock()
 
     def read(self) -> dict[str, Any]:
         """All of them; raises StudioError if the file is not what was written."""
@@ -30,7 +28,8 @@ class Kept:
 
     def put(self, name: str, value: object) -> None:
         """Keep `value` under this name, None to forget it."""
-        with self._lock:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self._file.parent):
             kept = self.read()
             if value is None:
                 kept.pop(name, None)
@@ -38,16 +37,7 @@ class Kept:
                 kept[name] = value
             if len(kept) > MOST:
                 raise StudioError(f"{MOST} are kept already; forget some first")
-            partial = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
-            try:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_text(json.dumps(kept, ensure_ascii=False, indent=1), "utf-8")
-                os.replace(partial, self._file)
-            except OSError as error:
-                raise StudioError(
-                    f"{self._file} cannot be written: {error.strerror}; mend that, or set "
-                    "STUDIO_DATA to another folder"
-                ) from error
+            write_whole(self._file, json.dumps(kept, ensure_ascii=False, indent=1))
 
 
 class Presets:

@@ -33,7 +33,7 @@ def several(
             tp, machines, first.dtype, first.quantisation, first.kv_bytes, batch, sequences,
             wish.utilisation,
         )  # fmt: skip
-        found = row(shape, way, list(gpus) * machines, length)
+        found = row(shape, way, list(gpus) * machines, length, wish.requests)
         if found.fits:
             return Several(machines, found, commands(label, found, wish, length))
     return None

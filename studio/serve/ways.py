@@ -2,11 +2,21 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from studio.errors import StudioError
 from studio.serve.gpus import GIB, Found, Gpu
-from studio.serve.memory import Need, Way, batch_of, kv_per_token, need, refusal, stage_weights
+from studio.serve.memory import (
+    BLOCK,
+    Need,
+    Way,
+    batch_of,
+    kv_per_token,
+    need,
+    refusal,
+    stage_weights,
+)
 from studio.serve.plan import ModelPlan, Row, Wish
 from studio.serve.quantisation import LEAST_CAPABILITY, NEEDS, online
 from studio.serve.shapes import DTYPES, Shape
@@ -77,6 +87,7 @@ def model_plan(label: str, shape: Shape, gpus: Sequence[Gpu], wish: Wish, length
             Way(tp, pp, dtype, packing, kv_bytes, batch, sequences, wish.utilisation),
             gpus,
             length,
+            wish.requests,
         )
         for tp in ([wish.tp] if wish.tp else range(1, len(gpus) + 1))
         for pp in ([wish.pp] if wish.pp else range(1, max(1, len(gpus) // tp) + 1))
@@ -84,8 +95,8 @@ def model_plan(label: str, shape: Shape, gpus: Sequence[Gpu], wish: Wish, length
     return ModelPlan(label, shape, dtype, packing, tuple(rows))
 
 
-def row(shape: Shape, way: Way, gpus: Sequence[Gpu], length: int) -> Row:
-    """One way, counted."""
+def row(shape: Shape, way: Way, gpus: Sequence[Gpu], length: int, requests: int) -> Row:
+    """One way, counted. On a processor the cache is no larger than `requests` of `length` need."""
     on_cpu = gpus[0].name == CPU
     why = refusal(shape, way) or incapable(way, gpus[0])
     if not why and not on_cpu and way.gpus > len(gpus):
@@ -93,6 +104,9 @@ def row(shape: Shape, way: Way, gpus: Sequence[Gpu], length: int) -> Row:
     if why:
         return Row(way, None, why)
     found = (host_need if on_cpu else need)(shape, way, gpus[0].memory)
+    if on_cpu:
+        blocks = -(-requests * length // BLOCK)
+        found = replace(found, kv=min(found.kv, blocks * BLOCK * found.kv_per_token))
     return Row(way, found, "", found.tokens / length)
 
 

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from studio import __version__
 from studio.errors import StudioError
+from studio.serve.fleet import Fleet
 from studio.settings import Settings
 from studio.ui.access import Access, answers
 from studio.ui.assets import asset_routes
@@ -22,8 +23,10 @@ from studio.ui.merge_tab import MergeDesk, merge_tab
 from studio.ui.raters import Raters
 from studio.ui.rating import RatingDesk
 from studio.ui.reading import ReadingDesk
+from studio.ui.serve_tab import ServeDesk, serve_tab
 from studio.ui.theme import WEB, script, styles, theme
 from studio.ui.trials import Trials
+from studio.ui.try_desk import TryDesk
 from studio.ui.tuning import Tuner
 
 
@@ -35,6 +38,7 @@ class Studio:
     page: gr.Blocks
     jobs: MergeJobs
     generations: Generations
+    fleet: Fleet
 
     def launch(self) -> None:
         """Serve the page; returns at once. Raises StudioError if the address cannot be used."""
@@ -51,6 +55,7 @@ class Studio:
         """Stop what runs in the background, then the server."""
         self.generations.close()
         self.jobs.close()
+        self.fleet.close()
         self.page.close(verbose=False)
 
 
@@ -59,6 +64,7 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
     access = Access(settings)
     jobs = MergeJobs(settings.data_dir / "merges", command)
     generations = Generations(command)
+    fleet = Fleet(settings.data_dir / "engines")
     trials = Trials(settings.data_dir.absolute() / "trials", access)
     raters = Raters(settings.data_dir.absolute() / "raters")
     form = Form(settings.data_dir.absolute() / "prompts", jobs.folder)
@@ -78,11 +84,14 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Merge", id="merge"):
                 merge_tab(MergeDesk(access, jobs, Tuner(), Library(settings.data_dir / "recipes")))
+            with gr.Tab("Serve", id="serve"):
+                trying = TryDesk(access, fleet, settings.data_dir / "serve")
+                serve_tab(ServeDesk(access, fleet, jobs.folder, trying.formats), trying)
             with gr.Tab("Blind", id="blind"):
                 desk = BlindDesk(access, trials, form, generations)
                 rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters)
                 blind_tab(desk, rating, reading)
-    return Studio(settings, page, jobs, generations)
+    return Studio(settings, page, jobs, generations, fleet)
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """GPUs that are found, and GPUs that are thought of."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -43,14 +44,18 @@ def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_no_driver_means_no_gpus_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_driver_means_no_gpus_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     driver(monkeypatch, there=False)
     found = found_here()
     assert found.gpus == () and "NVML Shared Library Not Found" in found.why
     driver(monkeypatch, count=0)
     assert found_here().why == "the NVIDIA driver knows no GPU"
     monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
-    assert "nvidia-ml-py" in found_here().why
+    for driver_file, said in ((tmp_path, "nvidia-ml-py is missing"), (tmp_path / "x", "no NVIDIA")):
+        monkeypatch.setattr("studio.serve.gpus.DRIVER", driver_file)
+        assert said in found_here().why
 
 
 def test_a_driver_that_fails_while_it_is_asked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,107 @@
+// The Serve tab: what was chosen, the state of the engines, and the four panels.
+const SERVE_KEY = "merge-studio-serve";
+const kept = { chosen: [], added: [], gpus: "", wish: {}, rates: {}, prompts: null, engine: "", talk: "", preset: "", sampling: null };
+try { Object.assign(kept, JSON.parse(recall(SERVE_KEY)) || {}); } catch { /* of another version: begin afresh */ }
+const keep = () => remember(SERVE_KEY, JSON.stringify(kept));
+let state = null, models = [], logOf = null, busy = false, recipeText = null;
+
+const list = modelList({ kept, changed, add: (model) => { kept.added = [...new Set([...kept.added, model])]; kept.chosen = [...new Set([...kept.chosen, model])]; changed(true); },
+  drop: (model) => { kept.added = kept.added.filter((each) => each !== model); kept.chosen = kept.chosen.filter((each) => each !== model); changed(true); } });
+const plan = planPanel({ kept, changed, start, isBusy: () => busy, engineKinds: () => {
+  const kinds = [["vllm", "vLLM"], ["embedded", "embedded engine"]];
+  if (!state?.has_vllm) return [["embedded", "embedded engine"]];
+  return state.engine === "embedded" ? kinds.reverse() : kinds;
+} });
+const engines = enginePanel({ act, attach, models: () => models, logOf: () => logOf, showLog: (id) => { if (id) logOf = id; else if (logOf) logOf = null; poll(); } });
+const chat = chatPanel({ kept, keep, engines: () => state?.engines || [], changed: () => findModels(true) });
+const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE.replace("Your tuning is kept on this page; trying", "Trying"));
+const closed = h("section", { class: "ms-card", hidden: true }, h("h2", {}, "Serving is the owner's"), h("p"));
+const board = h("div", { class: "ms-columns ms-serve", hidden: true }, h("div", { class: "ms-stages" }, list.element, plan.element), h("div", { class: "ms-stages" }, engines.element, chat.element));
+
+function changed(withModels = false) {
+  keep();
+  if (withModels) findModels(true);
+  findPlan();
+}
+function draft() { // the Merge tab keeps its recipe here
+  let text = null;
+  try { text = sessionStorage.getItem(DRAFT_KEY); } catch { /* shut in private windows */ }
+  return text || recall(DRAFT_KEY);
+}
+async function findModels(force = false) {
+  const text = draft();
+  if (!force && text === recipeText) return;
+  recipeText = text;
+  let recipe = null;
+  try { recipe = JSON.parse(text)?.recipe || null; } catch { /* no recipe yet */ }
+  const found = await ask("models", { recipe, added: kept.added });
+  if (found.offline) { recipeText = null; return; }
+  if (!found.error) {
+    models = found.models;
+    const known = models.map((entry) => entry.model);
+    if (kept.chosen.some((model) => !known.includes(model))) { kept.chosen = kept.chosen.filter((model) => known.includes(model)); keep(); findPlan(); }
+  }
+  list.show(found);
+}
+let planning = 0;
+async function findPlan() {
+  const round = ++planning;
+  if (!kept.chosen.length) { plan.show(null); return; }
+  const found = await ask("plan", planRequest());
+  if (round === planning) plan.show(found);
+}
+const planRequest = () => ({ models: kept.chosen, gpus: kept.gpus, wish: kept.wish, rates: kept.rates, prompts: kept.prompts || 0 });
+
+async function start(only) {
+  busy = true;
+  plan.refresh();
+  const kinds = state?.has_vllm ? ["vllm", "embedded"] : ["embedded"];
+  const engine = kinds.includes(kept.engine) ? kept.engine : state?.engine || kinds[0];
+  const found = await ask("start", { ...planRequest(), only, engine });
+  busy = false;
+  plan.tell(found.error);
+  plan.refresh();
+  await poll();
+  if (!found.error) engines.element.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+async function act(id, action, model) {
+  const found = await ask("act", { id, action, model });
+  engines.tell(found.error);
+  poll();
+}
+async function attach(fields) {
+  const found = await ask("attach", fields);
+  engines.tell(found.error);
+  poll();
+  return !found.error;
+}
+
+let polling = 0;
+async function poll() {
+  clearTimeout(polling);
+  const isSeen = !document.hidden && element.offsetParent !== null;
+  const answer = await ask("engines", { log: logOf });
+  clearTimeout(polling);
+  polling = setTimeout(poll, isSeen ? 1000 : 5000);
+  offline.hidden = !answer.offline;
+  if (answer.error) return;
+  const wasOwner = state?.access.owner;
+  const finished = answer.engines.length && !state;
+  state = answer;
+  const owner = answer.access.owner;
+  board.hidden = !owner;
+  closed.hidden = owner;
+  if (!owner) { closed.lastChild.textContent = answer.access.token_set ? "Starting engines and talking to them is for the owner of this studio: enter the owner token at the top." : "Serving is off: this studio can be reached by others and has no owner token; start it with STUDIO_OWNER_TOKEN."; return; }
+  if (!wasOwner || finished) { findModels(true); findPlan(); } else findModels();
+  engines.show(answer);
+  chat.show();
+}
+document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+window.addEventListener("merge-studio-token", () => poll());
+new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting)) { poll(); if (state?.access.owner) findModels(true); } }).observe(element);
+
+const root = element.querySelector(".ms");
+root.replaceChildren(offline, closed, board);
+root.removeAttribute("aria-busy");
+plan.show(null);
+poll();
