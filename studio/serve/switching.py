@@ -19,13 +19,15 @@ class Loaded:
     """What came of loading weights on every rank.
 
     `problem` is empty if all ranks hold exactly this model; `digests` has one for each rank, of
-    the weights as they now are. `bytes_read` adds up what the ranks hold.
+    the weights as they now are. `bytes_read` adds up what the ranks hold; `verified` says how
+    much of it was compared with the files.
     """
 
     problem: str = ""
     digests: tuple[str, ...] = ()
     bytes_read: int = 0
     verified: str = ""
+    seconds_verifying: float = 0.0
 
 
 class Weights(Protocol):
@@ -83,6 +85,7 @@ async def switch(residency: Residency, weights: Weights, model: str, path: str) 
         clock.lap("pause")
         loaded = await weights.load(path)
         clock.lap("load")
+        clock.take("verify", "load", loaded.seconds_verifying)
         if loaded.problem:
             problem = loaded.problem
             back = await weights.load(residency.path) if before is not None else loaded
@@ -117,6 +120,10 @@ class _Clock:
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
+
+    def take(self, name: str, whole: str, seconds: float) -> None:
+        """Of the lap `whole`, count so many seconds as `name`."""
+        self.laps[name], self.laps[whole] = seconds, round(self.laps[whole] - seconds, 4)
 
     def lap(self, name: str) -> None:
         """Note the seconds since the last lap."""

@@ -49,7 +49,7 @@ def test_switch_pauses_loads_and_resumes() -> None:
     assert script.done == ["pause", "load /new", "resume"]
     assert (done.ok, done.model, done.digests) == (True, "new", ("digest of /new",))
     assert (script.residency.model, script.residency.path) == ("new", "/new")
-    assert set(done.seconds) == {"pause", "load", "resume"}
+    assert set(done.seconds) == {"pause", "load", "verify", "resume"}
 
 
 def test_switch_waits_for_requests_that_slipped_in() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Control:
     ) -> None:
         """Note the model the server was started with."""
         state.residency = Residency(os.environ[MODEL_VARIABLE], args.model)
-        state.studio_weights = VllmWeights(engine_client, state.residency)
+        ranks = args.tensor_parallel_size * args.pipeline_parallel_size
+        state.studio_weights = VllmWeights(engine_client, state.residency, ranks)
 
 
 async def _resident(request: Request) -> JSONResponse:
@@ -65,8 +67,9 @@ async def _switch(request: Request) -> JSONResponse:
 class VllmWeights:
     """The weights on all ranks of this server; see `switching.Weights`."""
 
-    def __init__(self, client: Any, residency: Residency) -> None:
+    def __init__(self, client: Any, residency: Residency, ranks: int) -> None:
         self._client = client
+        self._ranks = ranks
         self._residency = residency
 
     async def refusal(self, path: str) -> str:
@@ -96,13 +99,14 @@ class VllmWeights:
     async def state(self, path: str) -> Loaded:
         """What the ranks hold, checked against the model in the folder."""
         nonce = secrets.token_hex(8)
-        held = await self._client.collective_rpc("studio_state", args=(nonce,))
-        files = await self._client.collective_rpc("studio_files", args=(path, nonce, len(held)))
-        if problem := _problem(held, nonce) or _problem(files, nonce):
+        arguments = (path, nonce, self._ranks)
+        start = time.perf_counter()
+        held = await self._client.collective_rpc("studio_state", args=arguments)
+        if problem := _problem(held, nonce):
             return Loaded(problem=problem)
         wrong, checked, total = disagreements(
             [reply["held"] for reply in held],
-            {name: entry for reply in files for name, entry in reply["files"].items()},
+            {name: entry for reply in held for name, entry in reply["files"].items()},
             held[0]["fused"],
         )
         if wrong:
@@ -111,6 +115,7 @@ class VllmWeights:
             digests=tuple(reply["digest"] for reply in held),
             bytes_read=sum(reply["nbytes"] for reply in held),
             verified=f"{checked} of {total} parameters",
+            seconds_verifying=round(time.perf_counter() - start, 4),
         )
 
 
