@@ -21,7 +21,7 @@ class Frame:
     """
 
     def __init__(self, gram: Floats, count: int, base: int | None) -> None:
-        self.base = base
+        self.base, self.gram_of_all = base, gram
         self._count = count
         origin = base or 0
         basis = np.eye(gram.shape[1])

@@ -13,6 +13,7 @@ from studio.serve.fleet import Fleet
 from studio.settings import Settings
 from studio.ui.access import Access, answers
 from studio.ui.assets import asset_routes
+from studio.ui.bases import Bases
 from studio.ui.blind_form import Form
 from studio.ui.blind_tab import BlindDesk, blind_tab
 from studio.ui.gate import Gate
@@ -39,6 +40,7 @@ class Studio:
     jobs: MergeJobs
     generations: Generations
     fleet: Fleet
+    bases: Bases
 
     def launch(self) -> None:
         """Serve the page; returns at once. Raises StudioError if the address cannot be used."""
@@ -56,6 +58,7 @@ class Studio:
         self.generations.close()
         self.jobs.close()
         self.fleet.close()
+        self.bases.close()
         self.page.close(verbose=False)
 
 
@@ -68,6 +71,8 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
     trials = Trials(settings.data_dir.absolute() / "trials", access)
     raters = Raters(settings.data_dir.absolute() / "raters")
     form = Form(settings.data_dir.absolute() / "prompts", jobs.folder)
+
+    bases = Bases(settings.data_dir, command)
 
     def who(request: Any) -> dict[str, Any]:
         return access.describe(request.get("token"))
@@ -83,7 +88,8 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
         )
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Merge", id="merge"):
-                merge_tab(MergeDesk(access, jobs, Tuner(), Library(settings.data_dir / "recipes")))
+                library = Library(settings.data_dir / "recipes")
+                merge_tab(MergeDesk(access, jobs, Tuner(bases), library))
             with gr.Tab("Serve", id="serve"):
                 trying = TryDesk(access, fleet, settings.data_dir / "serve")
                 serve_tab(ServeDesk(access, fleet, jobs.folder, trying.formats), trying)
@@ -91,7 +97,7 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
                 desk = BlindDesk(access, trials, form, generations)
                 rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters)
                 blind_tab(desk, rating, reading)
-    return Studio(settings, page, jobs, generations, fleet)
+    return Studio(settings, page, jobs, generations, fleet, bases)
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
