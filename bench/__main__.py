@@ -16,8 +16,9 @@ from bench.browser import browse, browser_text
 from bench.contest import Course, Options, Results, contest, scale
 from bench.contestants import MERGEKIT, mergekit_program
 from bench.errors import BenchError
+from bench.tuning import tune, tuning_text
 
-PARTS = ("house", "slice", "scale", "browser")
+PARTS = ("house", "slice", "scale", "browser", "tuning")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,8 +106,14 @@ def main(arguments: list[str]) -> int:
         drags = browse(folder, 20 if args.quick else 60) if "browser" in parts else []
         if drags:
             show(browser_text(drags))
+        timings = tune(folder, 20 if args.quick else 200) if "tuning" in parts else []
+        if timings:
+            show(tuning_text(timings))
         if args.json:
-            data = report.as_json(about, found) | {"browser": [asdict(each) for each in drags]}
+            data = report.as_json(about, found) | {
+                "browser": [asdict(each) for each in drags],
+                "tuning": [asdict(each) for each in timings],
+            }
             args.json.write_text(json.dumps(data, indent=2) + "\n")
     except BenchError as error:
         print(error, file=sys.stderr)
