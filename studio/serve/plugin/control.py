@@ -17,7 +17,7 @@ from studio.errors import StudioError
 from studio.serve.checksum import disagreements
 from studio.serve.gate import MODEL_VARIABLE, Residency
 from studio.serve.kinship import differences
-from studio.serve.switching import Loaded, switch
+from studio.serve.switching import Loaded, sleep, switch, wake
 
 
 class Control:
@@ -30,6 +30,8 @@ class Control:
         """Add the paths."""
         app.add_api_route("/v1/studio/resident", _resident, methods=["GET"])
         app.add_api_route("/v1/studio/switch", _switch, methods=["POST"])
+        app.add_api_route("/v1/studio/sleep", _sleep, methods=["POST"])
+        app.add_api_route("/v1/studio/wake", _wake, methods=["POST"])
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
@@ -37,7 +39,8 @@ class Control:
         """Note the model the server was started with."""
         state.residency = Residency(os.environ[MODEL_VARIABLE], args.model)
         ranks = args.tensor_parallel_size * args.pipeline_parallel_size
-        state.studio_weights = VllmWeights(engine_client, state.residency, ranks)
+        weights = state.studio_weights = VllmWeights(engine_client, state.residency, ranks)
+        weights.can_sleep = bool(args.enable_sleep_mode)
 
 
 async def _resident(request: Request) -> JSONResponse:
@@ -64,6 +67,18 @@ async def _switch(request: Request) -> JSONResponse:
     return JSONResponse(done.as_data())
 
 
+async def _sleep(request: Request) -> JSONResponse:
+    state = request.app.state
+    done = await asyncio.shield(sleep(state.residency, state.studio_weights))
+    return JSONResponse(done.as_data())
+
+
+async def _wake(request: Request) -> JSONResponse:
+    state = request.app.state
+    done = await asyncio.shield(wake(state.residency, state.studio_weights))
+    return JSONResponse(done.as_data())
+
+
 class VllmWeights:
     """The weights on all ranks of this server; see `switching.Weights`."""
 
@@ -71,6 +86,7 @@ class VllmWeights:
         self._client = client
         self._ranks = ranks
         self._residency = residency
+        self.can_sleep = False
 
     async def refusal(self, path: str) -> str:
         """Why the model cannot take the place of the present one."""
@@ -95,6 +111,24 @@ class VllmWeights:
     async def resume(self) -> None:
         """Answer again."""
         await self._client.resume_generation()
+
+    async def sleep(self) -> str:
+        """Give up all GPU memory; without the flag vLLM would pause and free nothing."""
+        if not self.can_sleep:
+            return "this engine cannot sleep: vLLM can on GPUs only"
+        try:
+            await self._client.sleep(level=2)
+        except Exception as error:  # the engine's own; told, and the model stays shut or comes back
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    async def wake(self, part: str) -> str:
+        """Take the memory of a part again."""
+        try:
+            await self._client.wake_up(tags=[part])
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     async def state(self, path: str) -> Loaded:
         """What the ranks hold, checked against the model in the folder."""
