@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
-from studio.cli.preview import add_options, kept_grams, show_preview
 from studio.cli.progress import Bar, Display, JsonLines, emit
 from studio.errors import StudioError
 
@@ -28,10 +27,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add this module's commands to the parser."""
     check = commands.add_parser("check", help="check a recipe without reading weights")
     merge = commands.add_parser("merge", help="merge a recipe into a folder")
-    preview = commands.add_parser("preview", help="shares, angles and norms per layer")
+    preview = commands.add_parser("preview", help="shares, angles and norms per layer, exact")
     for command in (check, merge, preview):
         _add_merge_options(command, out_required=command is merge)
-    add_options(preview)
     merge.add_argument("--tethered", action="store_true", help="cancel when standard input closes")
     verify = commands.add_parser("verify", help="read a finished merge again and check it all")
     verify.add_argument("folder", type=Path, metavar="DIR")
@@ -91,7 +89,15 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _preview(parsed: argparse.Namespace) -> int:
-    return show_preview(parsed, _recipe(parsed.recipe), _options(parsed))
+    from studio.merge.charts import charts
+    from studio.merge.measure import exact_preview, measure
+    from studio.merge.preflight import check
+    from studio.merge.summary import preview_text
+
+    plan = check(_recipe(parsed.recipe), _options(parsed))
+    data = charts(exact_preview(plan, measure(plan)))
+    emit(data) if parsed.json else print(preview_text(data))
+    return 0
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -113,7 +119,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
     show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
     try:
-        merge(plan, parsed.out, show.update, kept_grams())
+        merge(plan, parsed.out, show.update)
     except KeyboardInterrupt:
         show.cancelled()
         return CANCELLED

@@ -28,6 +28,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--gpu-memory-utilization", type=float, default=0.92, dest="utilisation", metavar="SHARE")
     add("--prompts", type=int, default=0, help="answers wanted of each model, for time and money")
     add("--tokens", type=int, default=300, help="tokens an answer, default 300")
+    add("--merge", action="store_true", help="count merging these models first, too")
     add("--download", type=float, default=100, metavar="MB/S", help="default 100")
     add("--disk", type=float, default=1000, metavar="MB/S", help="default 1000")
     add("--tokens-per-second", type=float, metavar="N", help="measured, instead of estimated")
@@ -54,8 +55,11 @@ def _plan(parsed: argparse.Namespace) -> int:
         cpu_hour=parsed.cpu_hour,
     )
     plan = make_plan({model: shape_of(model) for model in parsed.models}, found, _wish(parsed))
-    work = Work(sources=checkpoint_bytes(plan), prompts=parsed.prompts, tokens=parsed.tokens)
-    costs = steps(plan, work, rates) if parsed.prompts or parsed.gpu_hour else ()
+    size = checkpoint_bytes(plan)
+    result = size // len(plan.models) if parsed.merge else 0
+    work = Work(sources=size, result=result, prompts=parsed.prompts, tokens=parsed.tokens)
+    is_asked = parsed.prompts or parsed.gpu_hour or parsed.merge
+    costs = steps(plan, work, rates) if is_asked else ()
     emit(plan_data(plan, costs)) if parsed.json else print(plan_text(plan, costs))
     return BAD_INPUT if plan.arrangement == IMPOSSIBLE else 0
 

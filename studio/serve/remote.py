@@ -10,7 +10,6 @@ from studio.errors import StudioError
 from studio.serve.board import Board
 from studio.serve.endpoint import Address, Endpoint, reason_of
 from studio.serve.engine import Identity
-from studio.serve.exchange import Exchange
 from studio.serve.meter import Meter
 from studio.serve.probe import probe
 
@@ -41,7 +40,7 @@ class Remote:
 
     let_go = stop
 
-    def exchange(self) -> Exchange:
+    def switch(self, model: str, label: str = "") -> None:
         """Not from here."""
         raise StudioError(
             f"{self.board.state.spec.name}: the weights of an engine elsewhere cannot be changed "

@@ -73,8 +73,11 @@ def plan_answer(request: Fields) -> dict[str, Any]:
     prompts = request.get("prompts", 0)
     if type(prompts) is not int or not 0 <= prompts <= 1_000_000:
         raise StudioError(f"prompts is {prompts!r}; use a whole number from 0 to 1000000")
-    is_asked = prompts or rates.gpu_hour or rates.cpu_hour or missing
-    costs = steps(plan, Work(sources=share, prompts=prompts), rates) if is_asked else ()
+    work = Work(sources=share, prompts=prompts)
+    if request.get("merge") is True:  # the models are the sources of a merge to come
+        work = Work(sources=size, result=size // len(plan.models), prompts=prompts)
+    is_asked = prompts or rates.gpu_hour or rates.cpu_hour or missing or work.result
+    costs = steps(plan, work, rates) if is_asked else ()
     data = plan_data(plan, costs)
     return {**data, "saved": saved(costs, rates), "missing": missing, "bytes": size}
 

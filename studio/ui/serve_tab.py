@@ -1,6 +1,6 @@
 """The Serve tab: models, the plan, the engines, and a small chat to try one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from studio.merge.recipe import Recipe
 from studio.serve.fleet import Fleet
 from studio.serve.kept import Formats
 from studio.serve.machine import default_engine, has_vllm
+from studio.serve.quantisation import unlike
 from studio.serve.spec import ModelSpec
+from studio.serve.state import EngineState
 from studio.ui.access import Access, answers
 from studio.ui.merge_tab import results_in
 from studio.ui.recipe_json import recipe_from_json
@@ -52,6 +54,7 @@ class ServeDesk:
             "access": access,
             "engines": engines,
             "log": log,
+            "warning": unlike(_held(self.fleet.snapshot())),
             "found": list(self.fleet.found),
             "engine": default_engine(),
             "has_vllm": has_vllm(),
@@ -78,12 +81,15 @@ class ServeDesk:
         engine = request.get("engine")
         if engine not in ("vllm", "embedded"):
             raise StudioError(f"there is no engine {engine!r}; use vllm or embedded")
+        idle = request.get("idle_minutes")
+        if idle is not None and type(idle) not in (int, float):
+            raise StudioError(f"idle_minutes is {idle!r}; use a number, or leave it out")
         plan = plan_of(request)
         only = names_in(request.get("only") or list(plan.shapes))
         strange = [name for name in only if name not in plan.shapes]
         if strange:
             raise StudioError(f"{strange[0]} is not in the plan")
-        specs = specs_of(plan, engine, only, request.get("idle_minutes"))
+        specs = specs_of(plan, engine, only, idle)
         return {"ids": [self.fleet.start(spec) for spec in specs]}
 
     def attach(self, request: Request) -> Answer:
@@ -110,6 +116,12 @@ class ServeDesk:
 
     def _owner(self, request: Request, what: str) -> None:
         self.access.require_owner(request.get("token"), what)
+
+
+def _held(states: Sequence[EngineState]) -> dict[str, tuple[str, str]]:
+    """How the models that answer now are held: dtype and quantisation."""
+    found = [(s.spec.name, s.identity) for s in states if s.phase == "ready" and s.identity]
+    return {n: (i.dtype, i.quantisation or "none") for n, i in found if i.dtype is not None}
 
 
 def _draft(request: Request) -> Recipe | None:

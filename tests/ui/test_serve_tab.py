@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from studio.errors import StudioError
+from studio.serve.engine import Identity
 from studio.serve.fleet import Fleet
 from studio.serve.gpus import imagine
 from studio.serve.plan import Wish
 from studio.serve.planner import make_plan
+from studio.serve.quantisation import unlike
 from studio.serve.shapes import read_shape
+from studio.serve.spec import ModelSpec
+from studio.serve.state import EngineState
 from studio.settings import Settings
 from studio.ui.access import Access
 from studio.ui.serve_plans import plan_answer, specs_of
-from studio.ui.serve_tab import ServeDesk
+from studio.ui.serve_tab import ServeDesk, _held
 from studio.ui.try_desk import TryDesk
 
 TOKEN = "a token for the tests"
@@ -85,6 +89,17 @@ def test_plan_for_the_page() -> None:
     assert [step["name"] for step in told["costs"]] == ["load", "generate"]
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert plan_answer({"models": [STORY], "gpus": "cpu"})["costs"] == []
+    merged = plan_answer({"models": [STORY, "demo/models/base"], "gpus": "cpu", "merge": True})
+    assert [step["name"] for step in merged["costs"]] == ["download", "merge", "load"]
+
+
+def test_engines_that_are_held_otherwise_are_warned_about() -> None:
+    def ready(label: str, dtype: str | None) -> EngineState:
+        spec = ModelSpec(model=label, engine="embedded")
+        return EngineState(label, spec, "ready", identity=Identity(label, "embedded", dtype))
+
+    assert unlike(_held([ready("a", "float32"), ready("b", "float32"), ready("c", None)])) == ""
+    assert "b: float16; a: float32" in unlike(_held([ready("a", "float32"), ready("b", "float16")]))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +148,8 @@ def test_actions_that_cannot_be(desks: tuple[ServeDesk, TryDesk]) -> None:
         desk.start({"token": TOKEN, "models": [STORY], "engine": "endpoint"})
     with pytest.raises(StudioError, match="nowhere is not in the plan"):
         desk.start({"token": TOKEN, "models": [STORY], "engine": "vllm", "only": ["nowhere"]})
+    with pytest.raises(StudioError, match="idle_minutes is 'soon'"):
+        desk.start({"token": TOKEN, "models": [STORY], "engine": "vllm", "idle_minutes": "soon"})
 
 
 def test_prompt_is_shown_as_it_is_sent_and_an_edited_format_is_kept(

@@ -1,6 +1,7 @@
 """Other weights for the embedded engine."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,11 +47,10 @@ class EmbeddedWeights:
 
 
 def digest(model: Model) -> str:
-    """A fast hash over the names and bytes of all parameters."""
+    """sha256 over the names and bytes of all parameters."""
     import torch
-    import xxhash
 
-    total = xxhash.xxh3_128()
+    total = hashlib.sha256()
     for name, parameter in model.parameters():
         total.update(name.encode())
         total.update(parameter.detach().contiguous().view(torch.uint8).numpy().data)

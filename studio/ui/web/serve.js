@@ -1,6 +1,6 @@
 // The Serve tab: what was chosen, the state of the engines, and the four panels.
 const SERVE_KEY = "merge-studio-serve";
-const kept = { chosen: [], added: [], gpus: "", wish: {}, rates: {}, prompts: null, engine: "", talk: "", preset: "", sampling: null };
+const kept = { chosen: [], added: [], gpus: "", wish: {}, rates: {}, prompts: null, merge: false, idle: null, engine: "", talk: "", preset: "", sampling: null };
 try { Object.assign(kept, JSON.parse(recall(SERVE_KEY)) || {}); } catch { /* of another version: begin afresh */ }
 const keep = () => remember(SERVE_KEY, JSON.stringify(kept));
 let state = null, models = [], logOf = null, busy = false, recipeText = null;
@@ -50,14 +50,14 @@ async function findPlan() {
   const found = await ask("plan", planRequest());
   if (round === planning) plan.show(found);
 }
-const planRequest = () => ({ models: kept.chosen, gpus: kept.gpus, wish: kept.wish, rates: kept.rates, prompts: kept.prompts || 0 });
+const planRequest = () => ({ models: kept.chosen, gpus: kept.gpus, wish: kept.wish, rates: kept.rates, prompts: kept.prompts || 0, merge: Boolean(kept.merge) });
 
 async function start(only) {
   busy = true;
   plan.refresh();
   const kinds = state?.has_vllm ? ["vllm", "embedded"] : ["embedded"];
   const engine = kinds.includes(kept.engine) ? kept.engine : state?.engine || kinds[0];
-  const found = await ask("start", { ...planRequest(), only, engine });
+  const found = await ask("start", { ...planRequest(), only, engine, idle_minutes: kept.idle ?? null });
   busy = false;
   plan.tell(found.error);
   plan.refresh();

@@ -22,10 +22,10 @@ function chatPanel(desk) {
   const engine = () => desk.engines().find((each) => each.id === now());
   function show() {
     const talking = desk.engines().filter((each) => ["ready", "switching"].includes(each.phase));
-    const key = JSON.stringify(talking.map((each) => [each.id, each.spec.label]));
+    const key = JSON.stringify(talking.map((each) => [each.id, nameOf(each)]));
     if (key !== shownKey) {
       shownKey = key;
-      pick.replaceChildren(...talking.map((each) => h("option", { value: each.id }, each.spec.label || shortOf(each.spec.model) || each.spec.url)));
+      pick.replaceChildren(...talking.map((each) => h("option", { value: each.id }, nameOf(each))));
       pick.value = talking.some((each) => each.id === desk.kept.talk) ? desk.kept.talk : talking[0]?.id || "";
       look(true);
     }

@@ -4,10 +4,10 @@ const PHASES = { starting: "starting", ready: "ready", switching: "changing weig
 // desk: { act(id, action, model), models(), logOf(), showLog(id) }
 function enginePanel(desk) {
   const list = h("div", { class: "ms-engines" });
-  const found = h("div");
+  const found = h("div"), warning = h("div", { "aria-live": "polite" });
   const told = h("div", { "aria-live": "polite" });
   const attach = attachForm(desk);
-  const element = h("section", { class: "ms-card", "aria-label": "Engines" }, h("h2", {}, "Engines"), list, told, found, attach);
+  const element = h("section", { class: "ms-card", "aria-label": "Engines" }, h("h2", {}, "Engines"), list, warning, told, found, attach);
   const cards = new Map();
 
   function show(state) {
@@ -20,6 +20,10 @@ function enginePanel(desk) {
       if (!cards.has(engine.id)) { cards.set(engine.id, engineCard(engine, desk)); list.append(cards.get(engine.id).element); }
       cards.get(engine.id).show(engine, state);
     }
+    if ((warning.dataset.text || "") !== (state.warning || "")) {
+      warning.dataset.text = state.warning || "";
+      warning.replaceChildren(...(state.warning ? [h("p", { class: "ms-warn" }, upper(state.warning))] : []));
+    }
     if (state.found?.length) {
       if (!found.hasChildNodes()) found.replaceChildren(h("details", { class: "ms-details" }, h("summary", {}, "Found at the start, from an earlier life"), h("ul", { class: "ms-paths" }, state.found.map((line) => h("li", {}, line)))));
     } else found.replaceChildren();
@@ -28,7 +32,7 @@ function enginePanel(desk) {
 }
 
 function engineCard(first, desk) {
-  const element = h("article", { class: "ms-engine", "aria-label": first.spec.label || first.id });
+  const element = h("article", { class: "ms-engine" });
   const log = h("pre", { class: "ms-log", tabindex: 0, "aria-label": "Log of the engine" });
   const logBox = h("details", { class: "ms-details", ontoggle: () => desk.showLog(logBox.open ? first.id : null) }, h("summary", {}, "Log"), log);
   const numbers = h("p", { class: "ms-numbers" });
@@ -41,6 +45,7 @@ function engineCard(first, desk) {
     const key = JSON.stringify([engine.phase, engine.problem, engine.line, engine.spec, engine.identity, engine.switch, engine.note, engine.verified, desk.models().map((each) => each.model)]);
     if (key !== shown) {
       shown = key;
+      element.setAttribute("aria-label", nameOf(engine));
       body.replaceChildren(...engineHead(engine, desk));
       work.replaceChildren(...(["starting", "switching", "stopping"].includes(engine.phase) ? progressView() : []));
     }
@@ -57,6 +62,7 @@ function engineCard(first, desk) {
   return { element, show };
 }
 
+const nameOf = (engine) => engine.spec.label || shortOf(engine.spec.model) || engine.spec.url;
 function engineHead(engine, desk) {
   const spec = engine.spec, live = engine.is_live, id = engine.id;
   const act = (text, action, more) => h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.act(id, action), ...more }, text);
@@ -65,7 +71,7 @@ function engineHead(engine, desk) {
   const pick = engine.phase === "ready" && engine.can_switch && others.length > 0
     && switchForm(id, others, desk);
   return [
-    h("div", { class: "ms-row ms-between" }, h("h3", {}, spec.label || shortOf(spec.model) || spec.url), chip),
+    h("div", { class: "ms-row ms-between" }, h("h3", {}, nameOf(engine)), chip),
     h("p", { class: "ms-hint" }, specWords(engine)),
     engine.problem && h("div", {}, alertBox(engine.problem), engine.line && h("code", { class: "ms-soft ms-cause" }, engine.line)),
     engine.note && h("p", { class: "ms-hint" }, engine.note),
