@@ -5,9 +5,14 @@ import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from studio.errors import StudioError
-from studio.settings import read_settings
+from studio.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from studio.ui.app import Studio
+    from studio.ui.rating_page import RatingStudio
 
 
 def main() -> int:
@@ -22,20 +27,30 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         settings = read_settings(os.environ)
-        from studio.ui.app import build  # after the settings: a mistake there is told at once
-
-        studio = build(settings)
+        studio = _built(settings)
         studio.launch()
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"Merge Studio is on http://{settings.host}:{settings.port}", flush=True)
-    if not settings.is_open and settings.owner_token is None:
+    if settings.rate is None and not settings.is_open and settings.owner_token is None:
         print("Others may look and tune; merging is off: no STUDIO_OWNER_TOKEN", flush=True)
     stop.wait()
     print("stopping", flush=True)
     studio.close()
     return 0
+
+
+def _built(settings: Settings) -> "RatingStudio | Studio":
+    """The whole studio, or the page for rating; imported late: a mistake in the settings is told
+    at once, and a machine that only rates has not what the studio needs."""
+    if settings.rate is not None:
+        from studio.ui.rating_page import build_rating
+
+        return build_rating(settings, settings.rate)
+    from studio.ui.app import build
+
+    return build(settings)
 
 
 if __name__ == "__main__":

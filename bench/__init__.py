@@ -3,7 +3,7 @@
     make bench                               everything; sets up what it needs first
     .venv/bin/python -m bench                the same once that is done
     .venv/bin/python -m bench --quick        tiny models: does the harness itself work?
-    .venv/bin/python -m bench --only house   one part: house, slice, scale, browser
+    .venv/bin/python -m bench --only house   one part: house, slice, scale, …
     .venv/bin/python -m bench --help         state of the cache, rounds, folder, JSON, …
 
 Parts
@@ -15,6 +15,9 @@ Parts
             straight line in the bytes, is the memory flat?
     browser from an anchor's move to the redrawn charts, in a real Chromium, for a recipe of 80
             layers × 9 tensors × 3 sources; see bench/browser.py for what exactly is timed
+    tuning  the computation alone behind such a move, and loading Gram matrices that were kept
+    serve   vLLM with a demo model: many requests together against one by one, and another model
+            by a switch in place against a restart; see bench/serving.py
 
 Contestants, each a whole process from its start to the end of the `sync` after it
     engine    python -m studio merge RECIPE --out FOLDER

@@ -16,8 +16,11 @@ from bench.browser import browse, browser_text
 from bench.contest import Course, Options, Results, contest, scale
 from bench.contestants import MERGEKIT, mergekit_program
 from bench.errors import BenchError
+from bench.serving import serving, serving_data, serving_text
+from bench.tuning import tune, tuning_text
 
-PARTS = ("house", "slice", "scale", "browser")
+MERGING = ("house", "slice", "scale")
+PARTS = (*MERGING, "browser", "tuning", "serve")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +84,21 @@ def run(parts: list[str], quick: bool, options: Options) -> list[Results]:
     return found
 
 
+def other(part: str, folder: Path, quick: bool) -> object:
+    """A part that is not about merging, shown; its figures for JSON."""
+    if part == "browser":
+        drags = browse(folder, 20 if quick else 60)
+        show(browser_text(drags))
+        return [asdict(drag) for drag in drags]
+    if part == "tuning":
+        timings = tune(folder, 20 if quick else 200)
+        show(tuning_text(timings))
+        return [asdict(timing) for timing in timings]
+    served = serving(1 if quick else 3)
+    show(serving_text(served))
+    return serving_data(served)
+
+
 def main(arguments: list[str]) -> int:
     """0 when everything was measured, whatever the bars say; 2 when something could not be."""
     args = parser().parse_args(arguments)
@@ -102,11 +120,9 @@ def main(arguments: list[str]) -> int:
         elif options.rounds < 5 or options.mergekit_runs < 2:
             show("fewer than 5 rounds, or than 2 runs of mergekit: too few to claim anything")
         found = run(parts, args.quick, options)
-        drags = browse(folder, 20 if args.quick else 60) if "browser" in parts else []
-        if drags:
-            show(browser_text(drags))
+        others = {part: other(part, folder, args.quick) for part in parts if part not in MERGING}
         if args.json:
-            data = report.as_json(about, found) | {"browser": [asdict(each) for each in drags]}
+            data = report.as_json(about, found) | others
             args.json.write_text(json.dumps(data, indent=2) + "\n")
     except BenchError as error:
         print(error, file=sys.stderr)

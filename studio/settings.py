@@ -18,7 +18,8 @@ class Settings:
 
     `host`, `port`: where the studio listens. `data_dir`: the folder of everything that lasts.
     `owner_token`: the secret that lets its holder write, merge and start processes; None if there
-    is none. `on_space`: whether this is a Hugging Face Space.
+    is none. `on_space`: whether this is a Hugging Face Space. `rate`: the trial pack to rate, a
+    file or a folder, if the page is for rating alone.
     """
 
     host: str = "127.0.0.1"
@@ -26,6 +27,7 @@ class Settings:
     data_dir: Path = Path("data")
     owner_token: str | None = field(default=None, repr=False)
     on_space: bool = False
+    rate: Path | None = None
 
     @property
     def is_open(self) -> bool:
@@ -41,6 +43,7 @@ VARIABLES = {
     "STUDIO_PORT": "the port to listen on (default 7860)",
     "STUDIO_DATA": "the folder for everything that lasts (default ./data)",
     "STUDIO_OWNER_TOKEN": "the owner's secret, at least 16 characters (default: none)",
+    "STUDIO_RATE": "a trial pack, if the page is for rating alone (default: the whole studio)",
 }
 
 
@@ -72,6 +75,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         data_dir=Path(environ.get("STUDIO_DATA") or "data"),
         owner_token=token,
         on_space=on_space,
+        rate=Path(environ["STUDIO_RATE"]) if environ.get("STUDIO_RATE") else None,
     )
 
 

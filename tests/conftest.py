@@ -1,6 +1,7 @@
 """What every test may rely on: a quiet, offline environment and a real Chromium."""
 
 import os
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+# What lasts goes nowhere near the repository's own data folder.
+os.environ["STUDIO_DATA"] = tempfile.mkdtemp(prefix="studio-tests-")
 
 # How long an example takes is the machine's affair, not the code's.
 settings.register_profile("studio", deadline=None)

@@ -15,7 +15,18 @@ import yaml
 from safetensors.torch import load_file
 
 from bench import __main__ as program
-from bench import agreement, caches, contest, contestants, floor, measure, models, report, shapes
+from bench import (
+    agreement,
+    caches,
+    contest,
+    contestants,
+    floor,
+    measure,
+    models,
+    report,
+    shapes,
+    tuning,
+)
 from bench.contest import Results
 from bench.contestants import ENGINE, FLOOR, MERGEKIT, FloorWay
 from bench.errors import BenchError
@@ -376,3 +387,12 @@ def test_bench_stops_with_the_engine_and_leaves_nothing(
     assert program.main(arguments) == 2
     assert "out of order" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tuning_times_every_part_and_tells_the_bars(tmp_path: Path) -> None:
+    found = tuning.tune(tmp_path, 3)
+    assert all(len(timing.times) == 3 and min(timing.times) > 0 for timing in found)
+    text = tuning.tuning_text(found)
+    assert "geometry: median < 10 ms" in text and "kept Gram matrices loaded" in text
+    slow = [tuning.Timing(timing.what, [20.0] * 3) for timing in found]
+    assert [bar.met for bar in tuning.tuning_bars(slow)] == [False, True]

@@ -15,8 +15,8 @@ def test_settings_are_safe_by_default() -> None:
 
 def test_settings_read_every_variable() -> None:
     environ = {"STUDIO_HOST": "0.0.0.0", "STUDIO_PORT": "80", "STUDIO_DATA": "/d",
-               "STUDIO_OWNER_TOKEN": TOKEN, "SPACE_ID": "me/studio"}  # fmt: skip
-    assert read_settings(environ) == Settings("0.0.0.0", 80, Path("/d"), TOKEN, True)
+               "STUDIO_OWNER_TOKEN": TOKEN, "STUDIO_RATE": "/p", "SPACE_ID": "me/s"}  # fmt: skip
+    assert read_settings(environ) == Settings("0.0.0.0", 80, Path("/d"), TOKEN, True, Path("/p"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.arena.counted import check_vote
-from studio.arena.ratings import FILE, Vote, append_votes
+from studio.arena.ratings import HEADER, Vote, append_votes, vote_line
 from studio.arena.sheet import (
     PACK,
     PACK_CARDS,
@@ -36,6 +36,7 @@ from studio.durable import locked, sync_folder, write_whole
 from studio.errors import StudioError
 
 LARGEST = 512 << 20  # bytes of a pack, unpacked
+FILES = (PACK_CARDS, PACK_PROMPTS, PACK)  # written in this order: the last says that all is there
 HIDDEN = ("models", "primary", "compare", "name", "seed")
 
 
@@ -65,35 +66,51 @@ def write_pack(trial: Trial, out: Path, rater: int = 1) -> None:
         raise StudioError(f"{out}: cannot be written ({error.strerror})") from error
 
 
-def open_pack(archive_path: Path, trials: Path) -> Path:
-    """Unpack into `trials`, under the trial's hash, and return the folder; a pack that is there
-    already is left as it is, with its ratings. Raises StudioError for anything but a pack."""
+def open_pack(pack: Path, trials: Path) -> Path:
+    """Put a pack (its file, or an unpacked folder) into `trials`, under the trial's hash.
+
+    Returns the folder; a pack that is there already is left as it is, with its ratings. Raises
+    StudioError for anything but a pack.
+    """
+    texts = _texts_of_folder(pack) if pack.is_dir() else _texts_of_archive(pack)
     try:
-        with zipfile.ZipFile(archive_path) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
-            if sizes.keys() != {PACK, PACK_CARDS, PACK_PROMPTS} or sum(sizes.values()) > LARGEST:
-                raise StudioError(f"{archive_path}: is not a trial pack")
-            texts = {name: archive.read(name).decode() for name in sizes}
         name = str(json.loads(texts[PACK])["hash"])[:16]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise StudioError(
-            f"{archive_path}: is not a trial pack, or is damaged ({error})"
-        ) from error
-    if not name.isalnum():
-        raise StudioError(f"{archive_path}: is not a trial pack")
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudioError(f"{pack}: is not a trial pack, or is damaged") from error
+    if not name.isalnum() or not name.isascii():
+        raise StudioError(f"{pack}: is not a trial pack")
     folder = trials / f"pack-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if not (folder / PACK).exists():
-            for file in (
-                PACK_CARDS,
-                PACK_PROMPTS,
-                PACK,
-            ):  # pack.json last: it says that all is there
+            for file in FILES:
                 write_whole(folder / file, texts[file])
     sync_folder(trials)
     open_sheet(folder)
     return folder
+
+
+def _texts_of_archive(path: Path) -> dict[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+            if sizes.keys() != set(FILES) or sum(sizes.values()) > LARGEST:
+                raise StudioError(f"{path}: is not a trial pack")
+            return {name: archive.read(name).decode() for name in FILES}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise StudioError(f"{path}: is not a trial pack, or is damaged ({error})") from error
+
+
+def _texts_of_folder(folder: Path) -> dict[str, str]:
+    try:
+        return {name: (folder / name).read_text(encoding="utf-8") for name in FILES}
+    except (OSError, ValueError) as error:
+        raise StudioError(f"{folder}: is not a trial pack ({error})") from error
+
+
+def pack_votes(folder: Path) -> str:
+    """The votes of a pack's folder that stand, as a ratings.csv to be sent home."""
+    return "\n".join([HEADER, *map(vote_line, _standing(folder)), ""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +157,12 @@ def collect(trial: Trial, folders: Sequence[Path]) -> Collected:
 
 
 def _standing(place: Path) -> list[Vote]:
-    """The votes that stand in a folder, or in the folder of a ratings.csv."""
-    folder = place.parent if place.name == FILE else place
-    if not (folder / FILE).exists():
-        raise StudioError(f"{folder}: there is no {FILE}; name the folder of a rated pack")
-    log = SittingLog(folder)
+    """The votes that stand in a folder, or in a ratings.csv, whatever it is called."""
+    if place.is_dir():
+        log = SittingLog(place)
+    else:
+        log = SittingLog(place.parent, place.name)
+    if not (log.folder / log.file).exists():
+        raise StudioError(f"{place}: there are no ratings; name a rated pack, or its ratings.csv")
     log.catch_up()
     return log.standing

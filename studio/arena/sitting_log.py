@@ -16,9 +16,9 @@ class SittingLog:
     """The two files of a folder, read on from where they were; by rater, since each asks for their
     own at every step."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._vote_lines, self._event_lines = Follower(folder / FILE), Follower(folder / EVENTS)
+    def __init__(self, folder: Path, file: str = FILE) -> None:
+        self.folder, self.file = folder, file
+        self._vote_lines, self._event_lines = Follower(folder / file), Follower(folder / EVENTS)
         self.votes: list[Vote] = []
         self.events: list[dict[str, Any]] = []
         self._votes: defaultdict[str, list[Vote]] = defaultdict(list)
@@ -45,9 +45,9 @@ class SittingLog:
         for line in self._vote_lines.new_lines():
             number += 1
             if number == 1:
-                check_header(line, self.folder / FILE)
+                check_header(line, self.folder / self.file)
                 continue
-            vote = parse_vote(line, self.folder / FILE, number)
+            vote = parse_vote(line, self.folder / self.file, number)
             self.votes.append(vote)
             self._votes[vote.judge].append(vote)
             self._gone.add(vote.supersedes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
+from studio.cli.preview import add_options, kept_grams, show_preview
 from studio.cli.progress import Bar, Display, JsonLines, emit
 from studio.errors import StudioError
 
@@ -27,9 +28,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add this module's commands to the parser."""
     check = commands.add_parser("check", help="check a recipe without reading weights")
     merge = commands.add_parser("merge", help="merge a recipe into a folder")
-    preview = commands.add_parser("preview", help="shares, angles and norms per layer, exact")
+    preview = commands.add_parser("preview", help="shares, angles and norms per layer")
     for command in (check, merge, preview):
         _add_merge_options(command, out_required=command is merge)
+    add_options(preview)
     merge.add_argument("--tethered", action="store_true", help="cancel when standard input closes")
     verify = commands.add_parser("verify", help="read a finished merge again and check it all")
     verify.add_argument("folder", type=Path, metavar="DIR")
@@ -89,15 +91,7 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _preview(parsed: argparse.Namespace) -> int:
-    from studio.merge.charts import charts
-    from studio.merge.measure import exact_preview, measure
-    from studio.merge.preflight import check
-    from studio.merge.summary import preview_text
-
-    plan = check(_recipe(parsed.recipe), _options(parsed))
-    data = charts(exact_preview(plan, measure(plan)))
-    emit(data) if parsed.json else print(preview_text(data))
-    return 0
+    return show_preview(parsed, _recipe(parsed.recipe), _options(parsed))
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -119,7 +113,7 @@ def _merge(parsed: argparse.Namespace) -> int:
 
     show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
     try:
-        merge(plan, parsed.out, show.update)
+        merge(plan, parsed.out, show.update, kept_grams())
     except KeyboardInterrupt:
         show.cancelled()
         return CANCELLED

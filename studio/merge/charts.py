@@ -10,6 +10,7 @@ from studio.merge.gradient import Floats
 from studio.merge.layout import Integers
 from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
 from studio.merge.preview import Preview, means
+from studio.merge.uncertainty import Errors
 from studio.merge.words import in_words
 
 DECIMALS = 5
@@ -17,13 +18,16 @@ SAME = 1e-9
 SHOWN_GROUPS = ("attention", "mlp", "norms")
 
 
-def charts(found: Preview) -> dict[str, Any]:
+def charts(found: Preview, off: Errors | None = None) -> dict[str, Any]:
     """Everything that is shown of a preview, but for the table of all tensors.
 
-    Where there is no value, as for the angle of a zero vector, stands None.
+    Where there is no value, as for the angle of a zero vector, stands None. `off`: how far an
+    estimate may be off.
     """
     rows, shares = found.by_row(found.shares)
     stages = [stage_lists(found, number) for number in range(len(found.stages))]
+    for stage, error in zip(stages, off.degrees if off else [], strict=bool(off)):
+        stage["degrees_error"] = None if error is None else plain(error)
     base = found.base
     return {
         "sources": list(found.sources),
@@ -31,6 +35,7 @@ def charts(found: Preview) -> dict[str, Any]:
         "space": "weights" if base is None else "task vectors",
         "base": base,
         "shares": plain(shares),
+        "share_error": None if off is None else plain(off.shares),
         "overall": plain(found.overall),
         "similarity": plain(found.by_row(found.similarity)[1]),
         "norm_ratio": plain(found.by_row(found.norm_ratio)[1]),
@@ -55,6 +60,7 @@ def stage_lists(found: Preview, number: int) -> dict[str, Any]:
         "values": {name: plain(found.by_row(v)[1]) for name, v in stage.values.items()},
         "groups": groups(found, stage),
         "degrees": None,
+        "degrees_error": None,
         "linear_share": None,
         "effect": round(found.effects[number], DECIMALS),
     }
@@ -69,9 +75,12 @@ def stage_lists(found: Preview, number: int) -> dict[str, Any]:
 def groups(found: Preview, stage: StageMix) -> dict[str, dict[str, Any]]:
     """{setting: {group: values over the rows}} of the settings that differ within a layer."""
     names, rows = found.layout.rows
-    member = np.where(found.layout.layers >= 0, found.layout.groups, "")
+    inside = found.layout.layers >= 0
+    member = np.where(inside, found.layout.groups, "")
     differing = {}
     for setting, values in stage.values.items():
+        if (np.abs(values - found.by_row(values)[1][rows])[inside] < SAME).all():
+            continue
         parts = [
             means(values, np.where(member == group, rows, -1), len(names), found.sizes)
             for group in SHOWN_GROUPS

@@ -21,7 +21,7 @@ class Frame:
     """
 
     def __init__(self, gram: Floats, count: int, base: int | None) -> None:
-        self.base = base
+        self.base, self.gram_of_all = base, gram
         self._count = count
         origin = base or 0
         basis = np.eye(gram.shape[1])
@@ -47,26 +47,26 @@ class Frame:
 
     def norm(self, weights: Floats) -> Floats:
         """Of the vector of each mix, (T,); `weights`: (T, n)."""
-        vectors = self._vectors(weights)
-        return _root(((vectors[:, None] @ self._inner)[:, 0] * vectors).sum(axis=1))
+        return self._norm(self._vectors(weights))
 
-    def cosines(self, weights: Floats) -> Floats:
-        """Between each mix and each source, (T, n); 0 for a zero vector."""
-        inner = (self._vectors(weights)[:, None] @ self._inner)[:, 0] @ self._sources.T
-        return ratio(inner, self.norms * self.norm(weights)[:, None])
+    def inner(self, weights: Floats) -> Floats:
+        """The inner product of each mix's vector with each source's, (T, n)."""
+        return self._times(self._vectors(weights)) @ self._sources.T
 
     def cosine(self, first: Floats, second: Floats) -> Floats:
         """Between two mixes, (T,); NaN where one of them is zero."""
-        inner = (self._vectors(first)[:, None] @ self._inner)[:, 0] * self._vectors(second)
+        inner = self._times(self._vectors(first)) * self._vectors(second)
         return _cosine(inner.sum(axis=1), self.norm(first) * self.norm(second))
 
     def between(self, first: Floats, second: Floats) -> Floats:
         """The distance between two mixes, (T,)."""
-        return self._length(first - second)
+        return self._norm(_step(first - second))
 
     def distances(self, weights: Floats) -> Floats:
         """From each mix to each source, (T, n)."""
-        return np.stack([self._length(weights - unit) for unit in np.eye(self._count)], axis=1)
+        steps = weights[:, None, :] - np.eye(self._count)
+        vectors = _step(steps)
+        return _root((vectors @ self._inner * vectors).sum(axis=2))
 
     def farthest(self) -> float:
         """The distance between the two sources that are farthest apart, all tensors together."""
@@ -87,10 +87,18 @@ class Frame:
         total = weights.sum(axis=-1, keepdims=True) - self._shift
         return np.concatenate([total, weights], axis=-1)
 
-    def _length(self, step: Floats) -> Floats:
-        """Of a difference between two mixes, (T,); `step`: (T, n), the weights' difference."""
-        vectors = np.concatenate([step.sum(axis=-1, keepdims=True), step], axis=-1)
-        return _root(((vectors[:, None] @ self._inner)[:, 0] * vectors).sum(axis=1))
+    def _norm(self, vectors: Floats) -> Floats:
+        return _root((self._times(vectors) * vectors).sum(axis=1))
+
+    def _times(self, vectors: Floats) -> Floats:
+        """The Gram matrix of the basis times each vector, (T, n + 1)."""
+        found: Floats = np.einsum("tij,ti->tj", self._inner, vectors)
+        return found
+
+
+def _step(steps: Floats) -> Floats:
+    """The difference between two mixes in the frame's basis, from that of their weights, (…, n)."""
+    return np.concatenate([steps.sum(axis=-1, keepdims=True), steps], axis=-1)
 
 
 def ratio(above: Floats, below: Floats) -> Floats:

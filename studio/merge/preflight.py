@@ -53,6 +53,11 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     return _plan(recipe, sources, (options, out), (problems, warnings))
 
 
+def folder_here(model: str) -> Path | None:
+    """Where the model is on this machine, None if it would have to be fetched."""
+    return hub.folder_here(model)
+
+
 def _plan(
     recipe: Recipe,
     sources: tuple[Checkpoint, ...],

@@ -54,12 +54,12 @@ class Preview:
     @cached_property
     def similarity(self) -> Floats:
         """The cosine between the result's vector and each source's, (T, n)."""
-        return self.frame.cosines(self.weights)
+        return ratio(self._along, self.frame.norms * self._length[:, None])
 
     @cached_property
     def norm_ratio(self) -> Floats:
         """The norm of the result's vector over the mean norm of the sources', (T,)."""
-        return ratio(self.frame.norm(self.weights), self.frame.norms.mean(axis=1))
+        return ratio(self._length, self.frame.norms.mean(axis=1))
 
     @cached_property
     def distance(self) -> Floats:
@@ -74,7 +74,7 @@ class Preview:
         """
         if self.base is None:
             return None
-        return ratio(self.similarity * self.frame.norm(self.weights)[:, None], self.frame.norms)
+        return ratio(self._along, self.frame.norms**2)
 
     @cached_property
     def stage_cosines(self) -> list[Floats | None]:
@@ -110,6 +110,16 @@ class Preview:
         """The mean share of each source over all parameters, (n,)."""
         mean: Floats = np.average(self.shares, axis=0, weights=self.sizes)
         return mean
+
+    @cached_property
+    def _length(self) -> Floats:
+        """The norm of the result's vector, (T,)."""
+        return self.frame.norm(self.weights)
+
+    @cached_property
+    def _along(self) -> Floats:
+        """The inner product of the result's vector with each source's, (T, n)."""
+        return self.frame.inner(self.weights)
 
     @cached_property
     def _weights_of(self) -> Mapping[str, Floats]:
@@ -174,12 +184,11 @@ def means(values: Floats, members: Integers, count: int, sizes: Floats) -> Float
     member without any gets NaN.
     """
     kept = members >= 0
-    places, weights = members[kept], sizes[kept]
-    columns = values[kept].reshape(len(places), -1).T
-    found = np.empty((len(columns), count))
-    for column, mean in zip(columns, found, strict=True):
-        known = weights * ~np.isnan(column)
-        total: Floats = np.bincount(places, known, count).astype(float)
-        above: Floats = np.bincount(places, known * np.nan_to_num(column), count).astype(float)
-        mean[:] = ratio_or_nan(above, total)
-    return found[0] if values.ndim == 1 else found.T
+    columns = values[kept].reshape(int(kept.sum()), -1)
+    width = columns.shape[1]
+    places = members[kept, None] * width + np.arange(width)
+    known = sizes[kept, None] * ~np.isnan(columns)
+    total = np.bincount(places.ravel(), known.ravel(), count * width)
+    above = np.bincount(places.ravel(), (known * np.nan_to_num(columns)).ravel(), count * width)
+    found = ratio_or_nan(above.astype(float), total.astype(float))
+    return found if values.ndim == 1 else found.reshape(count, width)

@@ -2,13 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from studio.durable import sync_folder
 from studio.errors import StudioError
 from studio.merge.companions import write_companions
+from studio.merge.gradient import Floats
+from studio.merge.grams import Grams
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.journal import Journal, ShardRecord, plan_of
 from studio.merge.mixing import Mixer
@@ -30,9 +34,12 @@ class Progress:
     seconds: float
 
 
-def merge(plan: Plan, out: Path, on_progress: Callable[[Progress], None]) -> Path:
+def merge(
+    plan: Plan, out: Path, on_progress: Callable[[Progress], None], grams: Grams | None = None
+) -> Path:
     """Merge into the folder `out` and return it.
 
+    The geometry of the sources, found on the way, is kept in `grams` for previews.
     Work goes on in `out.partial`, which becomes `out` when it is complete; after a crash or an
     exception, Ctrl-C included, the same call resumes there, shard by shard.
     Raises StudioError if another merge writes there, the disk is full, or a source is damaged.
@@ -50,8 +57,16 @@ def merge(plan: Plan, out: Path, on_progress: Callable[[Progress], None]) -> Pat
         _check_complete(plan, partial, records)
         _refuse_changed_sources(plan, states)
         write_companions(plan, partial, records, time.monotonic() - started)
+        if grams is not None:
+            grams.store(plan, _gram(plan, records))
         _publish(partial, out)
     return out
+
+
+def _gram(plan: Plan, records: Sequence[ShardRecord]) -> Floats:
+    """The Gram matrices (T, n, n) of the tensors in `plan.layout`."""
+    found = {name: tensor.gram for record in records for name, tensor in record.tensors.items()}
+    return np.array([found[name] for name in plan.layout.names])
 
 
 def _require_device(device: str) -> None:

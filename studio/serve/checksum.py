@@ -1,11 +1,12 @@
 """A checksum of weights that does not depend on how they are split over processes.
 
-The sum, modulo 2^64, of a mixing function of every element's bits. Zero adds nothing, so padding
-does not count; splitting, joining and reordering leave it as it is. Two equal sums say that the
+The sum, modulo 2^64, of a mixing function of every word of 8 bytes (of every element, where rows do
+not split into such words). Zero adds nothing, so padding does not count; splitting, joining and
+reordering leave it as it is. Two equal sums say that the
 same numbers are there; in which order they lie is for a digest of the bytes to tell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,20 +14,29 @@ if TYPE_CHECKING:
 
 MODULUS = 2**64
 _FIRST, _SECOND = -7046029254386353131, -4658895280553007687  # odd constants of splitmix64
+_CHUNKS = {"cpu": 1 << 15}  # stays within a core's cache: seven times as fast as millions
 _CHUNK = 1 << 22
 
 Held = Mapping[str, tuple[int, int]]  # name → (number of elements, their sum)
 
 
-def checksum(tensor: "torch.Tensor") -> tuple[int, int]:
-    """(Number of elements, sum) of a tensor of 16 or 32 bit elements, on its own device."""
+def has_whole_words(shapes: Iterable[Sequence[int]], ranks: int) -> bool:
+    """Whether rows of these shapes, split over the ranks, are whole words of 8 bytes."""
+    return all(shape[-1] % (4 * ranks) == 0 for shape in shapes if shape)
+
+
+def checksum(tensor: "torch.Tensor", *, words: bool = False) -> tuple[int, int]:
+    """(Number of elements, sum) of a tensor of 8, 16 or 32 bit elements, on its own device.
+
+    `words`: take 8 bytes at a time; sums made with and without it cannot be compared.
+    """
     import torch
 
     bits = {2: torch.int16, 4: torch.int32, 1: torch.int8}[tensor.itemsize]
-    total = 0
-    flat = tensor.detach().contiguous().view(bits).flatten()
-    for start in range(0, flat.numel(), _CHUNK):
-        mixed = flat[start : start + _CHUNK].to(torch.int64) * _FIRST
+    total, chunk = 0, _CHUNKS.get(tensor.device.type, _CHUNK)
+    flat = tensor.detach().contiguous().flatten().view(torch.int64 if words else bits)
+    for start in range(0, flat.numel(), chunk):
+        mixed = flat[start : start + chunk].to(torch.int64) * _FIRST
         mixed = (mixed ^ (mixed >> 29)) * _SECOND
         total += int((mixed ^ (mixed >> 32)).sum())
     return tensor.numel(), total % MODULUS

@@ -74,10 +74,20 @@ class Control:
 
         Raises EngineGone if the engine ends over that.
         """
+        return self._change("switch", {"model": files.fingerprint, "path": str(files.path)})
+
+    def sleep(self) -> dict[str, Any]:
+        """Have the GPUs' memory given back: like `switch`."""
+        return self._change("sleep", {})
+
+    def wake(self) -> dict[str, Any]:
+        """Have the weights read again: like `switch`."""
+        return self._change("wake", {})
+
+    def _change(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        body = {"model": files.fingerprint, "path": str(files.path)}
         try:
-            response = self.client.post("/v1/studio/switch", json=body)
+            response = self.client.post(f"/v1/studio/{what}", json=body)
         except httpx2.HTTPError as error:
             raise EngineGone(
                 f"the engine ended while its weights were changed ({error})"

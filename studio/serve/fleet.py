@@ -82,7 +82,15 @@ class Fleet:
         Raises StudioError if this engine cannot. A model of other shapes or another tokenizer is
         refused without touching anything: the state's `problem` tells why.
         """
-        self._of(name).switch(model, label)
+        self._of(name).exchange().switch(model, label)
+
+    def sleep(self, name: str) -> None:
+        """Begin to give an engine's GPU memory back, for a merge say; it stays ready to wake."""
+        self._of(name).exchange().sleep()
+
+    def wake(self, name: str) -> None:
+        """Begin to bring a sleeping engine's model back."""
+        self._of(name).exchange().wake()
 
     def state(self, name: str) -> EngineState:
         """One engine as it stands."""

@@ -25,6 +25,8 @@ OPEN_PATHS = frozenset(
         GENERATING,
         "/v1/studio/resident",
         "/v1/studio/switch",
+        "/v1/studio/sleep",
+        "/v1/studio/wake",
     }
 )
 
@@ -40,11 +42,13 @@ class Residency:
 
     `model` is the id the studio gave it; None while they change, or when they are known to be
     wrong: then nothing is answered. `in_flight` counts the generations that are under way.
+    `sleeping` is the model whose weights were given up for a while and are to come back.
     """
 
     model: str | None
     path: str
     in_flight: int = 0
+    sleeping: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

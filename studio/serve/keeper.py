@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
@@ -16,6 +15,7 @@ from studio.serve.board import Board
 from studio.serve.control import Control, Greeting
 from studio.serve.endpoint import Endpoint
 from studio.serve.engine import EngineGone
+from studio.serve.exchange import Exchange
 from studio.serve.log import cause, progress, read
 from studio.serve.meter import Meter
 from studio.serve.model_files import (
@@ -77,7 +77,7 @@ class Keeper:
     def stop(self, seconds: float = 60.0) -> None:
         """End the engine and all that belongs to it; returns when nothing is left."""
         self._is_to_stop.set()
-        self.board.move(("starting", "ready", "switching"), "stopping")
+        self.board.move(("starting", "ready", "switching", "asleep"), "stopping")
         if self._process is not None:
             self._process.ask_to_stop()
         self._thread.join(seconds)
@@ -106,59 +106,18 @@ class Keeper:
             begin=files.begin,
         )
 
-    def switch(self, model: str, label: str = "") -> None:
-        """Put another model's weights in place of the present ones; the board tells how it goes.
-
-        Raises StudioError if the engine is not one that can.
-        """
+    def exchange(self) -> Exchange:
+        """What can be done with the weights; raises StudioError while there is no engine."""
         state = self.board.state
-        if not state.can_switch:
-            raise StudioError(f"{state.spec.name}: its weights cannot be changed in place")
-        if not self.board.move(("ready",), "switching", problem="", line=""):
+        if state.phase not in ("ready", "asleep") or not self._process or not self._control:
             raise StudioError(f"{state.spec.name}: the engine is {state.phase}, not ready")
-        spec = replace(state.spec, model=model, label=label)
-        threading.Thread(target=self._switch, args=(spec,), daemon=True).start()
+        return Exchange(self.board, self._process, self._control, self._settle, self._break)
 
-    def _switch(self, spec: ModelSpec) -> None:
-        assert self._process is not None and self._control is not None
-        held = self.board.state
-        try:
-            files = model_files(spec.model)
-            if not files.reloads:
-                raise StudioError(f"{spec.name}: quantised files cannot be loaded in place")
-            done = self._control.switch(files)
-        except EngineGone as error:
-            self.board.note(problem=str(error))  # the watching thread finds out why
-        except StudioError as error:
-            self.board.move(("switching",), "ready", problem=str(error))
-        else:
-            if done["ok"]:
-                self._settle(spec, files, done)
-            elif done["model"] is not None:
-                problem = f"{held.spec.name} stays: {done['problem']}"
-                self.board.move(("switching",), "ready", problem=problem)
-            else:
-                self._broken = f"the weights are half changed: {done['problem']}"
-
-    def _settle(self, spec: ModelSpec, files: ModelFiles, done: dict[str, Any]) -> None:
-        """Another model is in the engine: say so, here and in the note for a later life."""
-        assert self._process is not None
+    def _settle(self, files: ModelFiles) -> None:
         self._files = files
-        before = self.board.state.identity
-        assert before is not None and before.dtype is not None
-        place = replace(self._process.place, model_path=files.path, model_id=files.fingerprint)
-        self._process.place = place
-        self._process.note({"spec": spec.as_data(), "dtype": before.dtype})
-        self.board.move(
-            ("switching",),
-            "ready",
-            spec=spec,
-            identity=identity_of(replace(spec, dtype=before.dtype), files),
-            model_path=str(files.path),
-            digests=tuple(done["digests"]),
-            verified=done["verified"],
-            switch=done,
-        )
+
+    def _break(self, problem: str) -> None:
+        self._broken = problem
 
     def _live(self) -> None:
         try:
@@ -197,6 +156,7 @@ class Keeper:
             identity=identity_of(spec, files),
             model_path=str(files.path),
             can_switch=reloads_in_place(spec, files),
+            can_sleep=self._machine.can_sleep and reloads_in_place(spec, files),
         )
 
     def _become_ready(self) -> None:

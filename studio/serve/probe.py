@@ -12,25 +12,24 @@ from studio.serve.sampling import Sampling
 
 PROMPT = "Once upon a time there was a river, and by the river there was a house"
 TRIES = 3  # different seeds, before a parameter counts as ignored
-_GREEDY = Sampling(temperature=0.0, max_tokens=24)
-_WILD = Sampling(temperature=2.0, max_tokens=24, seed=7)
+_GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=7)
+_WILD = replace(_GREEDY, temperature=2.0)
 # Few candidates, nearly equal odds: what was said before soon comes again, and a penalty shows.
-_LOOSE = Sampling(temperature=2.0, top_k=5, max_tokens=64)
+_LOOSE = Sampling(temperature=2.0, top_k=5, max_tokens=32)
 _ONE_LEFT = {"top_k": 1, "top_p": 1e-6, "min_p": 1.0}
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 def probe(engine: Engine) -> None:
     """Raise StudioError naming every sampling parameter that the engine ignores."""
-    greedy = _answer(engine, _GREEDY)
+    greedy, wild = _answer(engine, _GREEDY), _answer(engine, _WILD)
+    if greedy == wild:
+        raise _refusal(engine, ["temperature"])
     ignored = [
         name
         for name, value in _ONE_LEFT.items()
         if _answer(engine, replace(_WILD, **{name: value})) != greedy  # type: ignore[arg-type]
     ]
-    wild = _answer(engine, _WILD)
-    if wild == greedy:
-        ignored.append("temperature")
     if _answer(engine, _WILD) != wild or _answer(engine, replace(_WILD, seed=8)) == wild:
         ignored.append("seed")
     ignored += [name for name in _PENALTIES if not _is_heeded(engine, name)]
@@ -40,10 +39,14 @@ def probe(engine: Engine) -> None:
     if stop and stop in _answer(engine, replace(_GREEDY, stop=(stop,))):
         ignored.append("stop")
     if ignored:
-        raise StudioError(
-            f"{engine.identity.label}: the server ignores {', '.join(ignored)}; answers drawn "
-            "there cannot be compared fairly: use a server that heeds them, such as vLLM"
-        )
+        raise _refusal(engine, ignored)
+
+
+def _refusal(engine: Engine, ignored: list[str]) -> StudioError:
+    return StudioError(
+        f"{engine.identity.label}: the server ignores {', '.join(ignored)}; answers drawn there "
+        "cannot be compared fairly: use a server that heeds them, such as vLLM"
+    )
 
 
 def _is_heeded(engine: Engine, penalty: str) -> bool:

@@ -10,6 +10,7 @@ from studio.errors import StudioError
 from studio.serve.board import Board
 from studio.serve.endpoint import Address, Endpoint, reason_of
 from studio.serve.engine import Identity
+from studio.serve.exchange import Exchange
 from studio.serve.meter import Meter
 from studio.serve.probe import probe
 
@@ -40,7 +41,7 @@ class Remote:
 
     let_go = stop
 
-    def switch(self, model: str, label: str = "") -> None:
+    def exchange(self) -> Exchange:
         """Not from here."""
         raise StudioError(
             f"{self.board.state.spec.name}: the weights of an engine elsewhere cannot be changed "

@@ -7,8 +7,8 @@ from studio.serve.engine import Identity
 from studio.serve.log import Progress
 from studio.serve.spec import ModelSpec
 
-Phase = Literal["starting", "ready", "switching", "stopping", "stopped", "failed"]
-LIVE: frozenset[Phase] = frozenset({"starting", "ready", "switching", "stopping"})
+Phase = Literal["starting", "ready", "switching", "asleep", "stopping", "stopped", "failed"]
+LIVE: frozenset[Phase] = frozenset({"starting", "ready", "switching", "asleep", "stopping"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class EngineState:
     model_path: str = ""
     max_model_len: int | None = None
     can_switch: bool = False
+    can_sleep: bool = False
     digests: tuple[str, ...] = ()
     verified: str = ""
     seconds_to_ready: float | None = None

@@ -19,13 +19,15 @@ class Loaded:
     """What came of loading weights on every rank.
 
     `problem` is empty if all ranks hold exactly this model; `digests` has one for each rank, of
-    the weights as they now are. `bytes_read` adds up what the ranks hold.
+    the weights as they now are. `bytes_read` adds up what the ranks hold; `verified` says how
+    much of it was compared with the files.
     """
 
     problem: str = ""
     digests: tuple[str, ...] = ()
     bytes_read: int = 0
     verified: str = ""
+    seconds_verifying: float = 0.0
 
 
 class Weights(Protocol):
@@ -45,6 +47,18 @@ class Weights(Protocol):
 
     async def resume(self) -> None:
         """Answer again."""
+        ...
+
+
+class Sleeper(Weights, Protocol):
+    """Weights that can give their memory back for a while. None of these raises."""
+
+    async def sleep(self) -> str:
+        """Give the GPUs' memory back, the weights too; what went wrong, or empty."""
+        ...
+
+    async def wake(self, part: str) -> str:
+        """Take the memory of the "weights" or the "kv_cache" again; what went wrong, or empty."""
         ...
 
 
@@ -72,6 +86,8 @@ async def switch(residency: Residency, weights: Weights, model: str, path: str) 
     loaded the previous ones are put back; if that fails too, the engine stays shut.
     """
     async with residency.lock:
+        if residency.model is None:
+            return Switched(None, ok=False, problem="no model is awake in the engine")
         if refusal := await weights.refusal(path):
             return Switched(residency.model, ok=False, problem=refusal)
         before, residency.model = residency.model, None
@@ -83,9 +99,10 @@ async def switch(residency: Residency, weights: Weights, model: str, path: str) 
         clock.lap("pause")
         loaded = await weights.load(path)
         clock.lap("load")
+        clock.take("verify", "load", loaded.seconds_verifying)
         if loaded.problem:
             problem = loaded.problem
-            back = await weights.load(residency.path) if before is not None else loaded
+            back = await weights.load(residency.path)
             clock.lap("back")
             if back.problem:
                 problem += f"; and the previous model could not be put back: {back.problem}"
@@ -99,6 +116,46 @@ async def switch(residency: Residency, weights: Weights, model: str, path: str) 
         return Switched(
             model, True, "", loaded.digests, clock.laps, loaded.bytes_read, loaded.verified
         )
+
+
+async def sleep(residency: Residency, weights: Sleeper) -> Switched:
+    """Give the memory of the GPUs back, until `wake`; nothing is answered meanwhile."""
+    async with residency.lock:
+        before, residency.model = residency.model, None
+        if before is None:
+            return Switched(None, ok=False, problem="no model is awake in the engine")
+        clock = _Clock()
+        problem = "" if await _drain(residency, weights) else "running answers did not end"
+        clock.lap("pause")
+        problem = problem or await weights.sleep()
+        clock.lap("sleep")
+        if problem:
+            await weights.resume()
+            residency.model = before
+            return Switched(before, ok=False, problem=problem, seconds=clock.laps)
+        residency.sleeping = before
+        return Switched(None, ok=True, seconds=clock.laps)
+
+
+async def wake(residency: Residency, weights: Sleeper) -> Switched:
+    """Take the memory again and read the weights anew, checked like those of a switch."""
+    async with residency.lock:
+        if residency.sleeping is None:
+            return Switched(residency.model, ok=False, problem="the engine does not sleep")
+        clock = _Clock()
+        problem, loaded = await weights.wake("weights"), Loaded()
+        if not problem:
+            loaded = await weights.load(residency.path)
+            problem = loaded.problem or await weights.wake("kv_cache")
+        clock.lap("wake")
+        if problem:
+            return Switched(None, ok=False, problem=problem, seconds=clock.laps)
+        await weights.resume()
+        residency.model, residency.sleeping = residency.sleeping, None
+        return Switched(
+            residency.model, True, "", loaded.digests, clock.laps, loaded.bytes_read,
+            loaded.verified,
+        )  # fmt: skip
 
 
 async def _drain(residency: Residency, weights: Weights) -> bool:
@@ -117,6 +174,10 @@ class _Clock:
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
+
+    def take(self, name: str, whole: str, seconds: float) -> None:
+        """Of the lap `whole`, count so many seconds as `name`."""
+        self.laps[name], self.laps[whole] = seconds, round(self.laps[whole] - seconds, 4)
 
     def lap(self, name: str) -> None:
         """Note the seconds since the last lap."""

@@ -3,21 +3,27 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from studio.errors import StudioError
 from studio.merge.gradient import Floats
+from studio.merge.grams import Grams
 from studio.merge.layout import Layout
 from studio.merge.plan import Options, Plan
-from studio.merge.preflight import check
+from studio.merge.preflight import check, folder_here
 from studio.merge.preview import models_of
 from studio.merge.recipe import Recipe
+from studio.merge.sampling import Estimate, estimates
+from studio.ui.measuring import Measuring
 
 log = logging.getLogger(__name__)
 
 MEASURED_UP_TO = 1_000_000_000  # bytes of all sources together
+SAMPLED_ROUNDS = 4
 RETRY_SECONDS = 20.0
 MOST_BASES = 16
 # A Llama layer's tensors and about how their sizes relate.
@@ -32,9 +38,9 @@ LAYER_TENSORS = {
 class Basis:
     """What is known of a set of models.
 
-    `sizes`: elements of each of the T tensors; `gram`: (T, m, m) once measured. `missing`: models
-    that are not on this machine; then `layout` is that of a Llama of the assumed depth. `problem`:
-    why models that are here cannot merge. `progress`: of measuring, 0 … 1.
+    `sizes`: elements of each of the T tensors; `gram`: (T, m, m) once measured, `estimate` before.
+    `missing`: models that are not on this machine; then `layout` is that of a Llama of the assumed
+    depth. `problem`: why models that are here cannot merge. `progress`: of measuring, 0 … 1.
     """
 
     layout: Layout
@@ -43,66 +49,126 @@ class Basis:
     problem: str = ""
     plan: Plan | None = None
     gram: Floats | None = None
+    estimate: Estimate | None = None
     is_measuring: bool = False
     progress: float | None = None
     is_large: bool = False
-    made: float = 0.0
+    states: list[object] = field(default_factory=list)
+    looked: float = 0.0
 
 
 class Bases:
-    """Keeps what it found out about each set of models in memory."""
+    """Keeps what it found out about each set of models: in memory, Gram matrices for good.
 
-    def __init__(self) -> None:
+    `command`: the studio's command line, which measures large ones.
+    """
+
+    def __init__(self, data_dir: Path, command: Sequence[str]) -> None:
+        self._grams = Grams(data_dir / "grams", log.warning)
+        self._measuring = Measuring(data_dir, command)
         self._bases: dict[tuple[tuple[str, ...], int], Basis] = {}
+        self._folders: dict[str, tuple[float, Path | None]] = {}
         self._lock = threading.Lock()
 
     def of(self, recipe: Recipe, layers: int, base: str | None) -> Basis:
-        """The basis of the recipe's sources and the base.
+        """The basis of the recipe's sources and the base; what is not known is looked for.
 
-        `layers`: the depth to assume if they are not here. Small ones begin to be measured.
+        `layers`: the depth to assume if they are not here.
         """
         models = models_of(recipe, base)
-        missing = tuple(m for m in models if not (Path(m) / "config.json").is_file())
-        key = (models, layers if missing else 0)
         with self._lock:
+            folders = [self._folder(model) for model in models]
+            missing = tuple(m for m, f in zip(models, folders, strict=True) if f is None)
+            key = (models, layers if missing else 0)
             basis = self._bases.get(key)
             now = time.monotonic()
-            is_old = basis and (basis.missing or basis.problem) and now > basis.made + RETRY_SECONDS
-            if basis is None or is_old:
-                basis = _assumed(layers, missing=missing) if missing else look(recipe, layers, base)
-                basis.made = now
+            is_due = basis is None or now > basis.looked + RETRY_SECONDS
+            if basis is None or (is_due and _is_outdated(basis)):
+                here = {m: str(f) for m, f in zip(models, folders, strict=True) if f is not None}
+                basis = _assumed(layers, missing=missing) if missing else look(recipe, base, here)
                 self._bases[key] = basis
                 while len(self._bases) > MOST_BASES:
                     del self._bases[next(iter(self._bases))]
-        if basis.plan and not basis.is_large:
-            self.measure(basis)
+            if is_due:
+                basis.looked = now
+                self._begin(basis, self._find)
         return basis
 
     def measure(self, basis: Basis) -> None:
-        """Begin to measure, in the background, unless that is under way, done or impossible."""
+        """Begin to measure exactly, in a process, unless that is under way, done or impossible."""
         with self._lock:
-            if basis.plan is None or basis.is_measuring or basis.gram is not None or basis.problem:
-                return
-            basis.is_measuring, basis.progress = True, 0.0
-        threading.Thread(target=_measure, args=(basis, basis.plan), daemon=True).start()
+            self._begin(basis, self._measure)
+
+    def close(self) -> None:
+        """Stop measuring."""
+        self._measuring.close()
+
+    def _folder(self, model: str) -> Path | None:
+        """Where the model is on this machine, as of the last seconds."""
+        now = time.monotonic()
+        looked, folder = self._folders.get(model, (-np.inf, None))
+        if now > looked + RETRY_SECONDS or (folder is not None and not folder.is_dir()):
+            folder = folder_here(model)
+            self._folders[model] = (now, folder)
+        return folder
+
+    def _begin(self, basis: Basis, work: Callable[[Basis, Plan], None]) -> None:
+        """Do the work in the background if there is anything to find out."""
+        if basis.plan is None or basis.is_measuring or basis.gram is not None or basis.problem:
+            return
+        basis.is_measuring = True
+        arguments = (basis, basis.plan, work)
+        threading.Thread(target=self._work, args=arguments, daemon=True).start()
+
+    def _work(self, basis: Basis, plan: Plan, work: Callable[[Basis, Plan], None]) -> None:
+        try:
+            work(basis, plan)
+        except StudioError as error:
+            basis.problem = str(error)
+        except OSError:
+            log.exception("the sources could not be measured")
+        finally:
+            basis.is_measuring, basis.progress = False, None
+
+    def _find(self, basis: Basis, plan: Plan) -> None:
+        """Take what was measured before; measure small sources, sample blocks of large ones."""
+        found = self._grams.load(plan)
+        if not np.isnan(found).any():
+            basis.gram = found
+        elif not basis.is_large:
+            from studio.merge.measure import known_or_measured  # compiled loops: load them late
+
+            basis.gram = known_or_measured(plan, self._grams, _progress_of(basis, plan))
+        elif basis.estimate is None:
+            for estimate in estimates(plan, SAMPLED_ROUNDS):
+                basis.estimate = estimate
+
+    def _measure(self, basis: Basis, plan: Plan) -> None:
+        basis.progress = 0.0
+
+        def show(part: float) -> None:
+            basis.progress = part
+
+        self._measuring.run(plan.recipe, show)
+        found = self._grams.load(plan)
+        if np.isnan(found).any():
+            raise StudioError("the sources changed while they were measured; measure them again")
+        basis.gram = found
 
 
-def look(recipe: Recipe, layers: int, base: str | None) -> Basis:
-    """The basis of models that are here; `layers`: the depth to assume if they cannot merge."""
-    from studio.merge.measure import measuring  # torch: not needed before the first look
+def look(recipe: Recipe, base: str | None, here: dict[str, str]) -> Basis:
+    """The basis of models that are `here`, in the folders given for them."""
+    from studio.merge.measure import measuring
 
     try:
-        plan = check(measuring(recipe, base), Options())
+        plan = check(measuring(recipe, base, here), Options())
+        states: list[object] = [source.state() for source in plan.sources]
     except StudioError as error:
-        return _assumed(layers, problem=str(error))
+        return _assumed(1, problem=str(error))
     jobs = {job.name: job.numel for shard in plan.shards for job in shard.tensors}
-    sizes = [jobs[name] for name in plan.layout.names]
-    return Basis(plan.layout, sizes, plan=plan, is_large=plan.bytes_read > MEASURED_UP_TO)
-
-
-def _assumed(layers: int, missing: tuple[str, ...] = (), problem: str = "") -> Basis:
-    layout, sizes = llama(layers)
-    return Basis(layout, sizes, missing=missing, problem=problem)
+    basis = Basis(plan.layout, [jobs[name] for name in plan.layout.names], plan=plan, states=states)
+    basis.is_large = plan.bytes_read > MEASURED_UP_TO
+    return basis
 
 
 def llama(layers: int) -> tuple[Layout, list[int]]:
@@ -115,8 +181,22 @@ def llama(layers: int) -> tuple[Layout, list[int]]:
     return layout, [sizes[name] for name in layout.names]
 
 
-def _measure(basis: Basis, plan: Plan) -> None:
-    """Fill in the Gram matrices; without them the preview stays an approximation."""
+def _assumed(layers: int, missing: tuple[str, ...] = (), problem: str = "") -> Basis:
+    layout, sizes = llama(layers)
+    return Basis(layout, sizes, missing=missing, problem=problem)
+
+
+def _is_outdated(basis: Basis) -> bool:
+    """Whether there may be more to say of the models than when they were looked at."""
+    if basis.plan is None or basis.problem:
+        return True
+    try:
+        return basis.states != [source.state() for source in basis.plan.sources]
+    except OSError:
+        return True
+
+
+def _progress_of(basis: Basis, plan: Plan) -> Callable[[int], None]:
     read = 0
 
     def on_tensor(size: int) -> None:
@@ -124,13 +204,4 @@ def _measure(basis: Basis, plan: Plan) -> None:
         read += size
         basis.progress = read / max(plan.bytes_read, 1)
 
-    try:
-        from studio.merge.measure import measure
-
-        basis.gram = measure(plan, on_tensor)
-    except StudioError as error:
-        basis.problem = str(error)
-    except OSError:
-        log.exception("the sources could not be measured")
-    finally:
-        basis.is_measuring, basis.progress = False, None
+    return on_tensor

@@ -93,15 +93,17 @@ def _shown(generation: Generation) -> Answer:
     return shown | {"seconds": round(generation.seconds, 1), "talk": list(generation.talk[-12:])}
 
 
-def blind_tab(desk: BlindDesk, rating: RatingDesk, reading: ReadingDesk) -> gr.HTML:
-    """The tab's one component."""
+def blind_tab(
+    desk: BlindDesk, rating: RatingDesk, reading: ReadingDesk, *, rating_only: bool = False
+) -> gr.HTML:
+    """The tab's one component; with `rating_only` nobody is offered to set up a trial."""
     handlers: tuple[Callable[[Request], Answer], ...] = (
         desk.trials_now, desk.choices, desk.plan, desk.upload, desk.create, desk.generate,
         desk.cancel, desk.open_to_raters, rating.join, rating.item, rating.vote, rating.skip,
         rating.undo, rating.reveal, reading.results, reading.download,
     )  # fmt: skip
     return gr.HTML(
-        value={},
+        value={"rating_only": rating_only},
         html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
         js_on_load=script(*SCRIPTS),
         server_functions=[answers(handler) for handler in handlers],

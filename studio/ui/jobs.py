@@ -74,7 +74,7 @@ def checked_name(name: object) -> str:
 
 
 class MergeJobs:
-    """Starts, watches and stops merges; results go to `folder`, recipes beside them.
+    """Starts, watches and stops merges; results go to `folder` in the data folder.
 
     Each merge is a process of its own session, tied to this one by a pipe: when this process
     dies, however it dies, the pipe closes and the merge ends itself.
@@ -116,7 +116,7 @@ class MergeJobs:
                 raise StudioError(f'a result named "{slug}" exists; choose another name')
             file = self._write(f"{slug}.yaml", recipe)
             arguments = ("merge", str(file), "--out", str(path), "--json", "--tethered")
-            self._process = spawn((*self._command, *arguments), subprocess.PIPE)
+            self._process = spawn((*self._command, *arguments), subprocess.PIPE, self.folder.parent)
             self._started = time.monotonic()
             self._marks.clear()
             self._talk.clear()
@@ -137,7 +137,7 @@ class MergeJobs:
         file = self._write(f"check-{threading.get_ident()}.yaml", recipe)
         arguments = ("check", str(file), "--out", str(path), "--json")
         try:
-            process = spawn((*self._command, *arguments), subprocess.DEVNULL)
+            process = spawn((*self._command, *arguments), subprocess.DEVNULL, self.folder.parent)
             try:
                 out, talk = process.communicate(timeout=LONGEST_CHECK)
             except subprocess.TimeoutExpired:
@@ -253,16 +253,26 @@ class MergeJobs:
         return f"the merge ended with code {code} and gave no reason; its last words are below"
 
 
-def spawn(command: Sequence[str], stdin: int) -> subprocess.Popen[str]:
-    """A process of the studio's, its output and its talk as text."""
+def spawn(
+    command: Sequence[str],
+    stdin: int,
+    data_dir: Path | None = None,
+    stderr: int | None = subprocess.PIPE,
+) -> subprocess.Popen[str]:
+    """A process of the studio's, its output and its talk as text.
+
+    `data_dir`: another data folder than the environment's; None as `stderr`: talk goes to the log.
+    """
     # A session of its own: Ctrl-C in the studio's terminal is the studio's to pass on. The
     # owner's secret stays here.
     environ = {key: value for key, value in os.environ.items() if key != "STUDIO_OWNER_TOKEN"}
+    if data_dir is not None:
+        environ["STUDIO_DATA"] = str(data_dir.absolute())
     return subprocess.Popen(
         command,
         stdin=stdin,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         errors="replace",
         env=environ,

@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.arena.counted import ballots
 from studio.arena.export import card_paragraph, html_report, votes_csv
+from studio.arena.pack import pack_votes
 from studio.arena.ratings import FILE
 from studio.arena.results import results
 from studio.arena.sheet import PACK
@@ -44,8 +45,13 @@ class ReadingDesk:
         }
 
     def download(self, request: Request) -> Answer:
-        """A file: "ratings" (every vote as stored), "votes" (those that count), or "report"."""
-        trial, what = self._trial(request, "downloading"), request.get("what")
+        """A file: "ratings" (every vote as stored; of a pack those that stand), "votes" (those that
+        count), or "report"."""
+        self._access.require_owner(request.get("token"), "downloading")
+        folder, what = self._trials.path(request.get("trial")), request.get("what")
+        if what == "ratings" and (folder / PACK).exists():
+            return {"file": FILE, "text": pack_votes(folder), "type": "text/csv"}
+        trial = self._trial(request, "downloading")
         name = trial.design.name
         if what == "ratings":
             path = trial.folder / FILE
@@ -64,8 +70,7 @@ class ReadingDesk:
         folder = self._trials.path(request.get("trial"))
         if (folder / PACK).exists():
             raise StudioError(
-                "a trial pack does not know its models: send its ratings.csv and sittings.jsonl to "
-                "whoever made it"
+                "a trial pack does not know its models: send its votes to whoever made it"
             )
         return open_trial(folder)
 

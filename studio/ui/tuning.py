@@ -7,6 +7,7 @@ from studio.errors import StudioError
 from studio.merge.charts import charts, tensor_table
 from studio.merge.preview import preview
 from studio.merge.recipe import Recipe
+from studio.merge.uncertainty import errors
 from studio.ui.bases import Bases, Basis
 
 MOST_LAYERS = 400
@@ -16,8 +17,8 @@ MOST_WAITING = 8
 class Tuner:
     """Previews recipes, a few at a time."""
 
-    def __init__(self) -> None:
-        self._bases = Bases()
+    def __init__(self, bases: Bases) -> None:
+        self._bases = bases
         self._turn = threading.Lock()
         self._places = threading.BoundedSemaphore(MOST_WAITING)
 
@@ -28,21 +29,22 @@ class Tuner:
         fit its models.
         """
         basis, base, base_problem = self._look(recipe, layers, base)
+        estimate = basis.estimate if basis.gram is None else None
+        gram = estimate.gram if estimate else basis.gram
         with self._my_turn():
-            found = preview(recipe, basis.layout, basis.sizes, basis.gram, base)
-            shown = charts(found)
+            found = preview(recipe, basis.layout, basis.sizes, gram, base)
+            shown = charts(found, errors(found, estimate.deviations) if estimate else None)
         return {
             "layers": basis.layout.num_layers,
-            "basis": "assumed" if basis.gram is None else "exact",
+            "basis": "assumed" if gram is None else "estimated" if estimate else "exact",
             "exact": basis.gram is not None,
-            "sampled": 0.0,
+            "sampled": round(estimate.part, 5) if estimate else None,
             "measuring": basis.is_measuring,
             "progress": basis.progress,
             "problem": basis.problem,
             "missing": list(basis.missing),
             "large": basis.is_large,
             "base_problem": base_problem,
-            "share_error": None,
             **shown,
         }
 

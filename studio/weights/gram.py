@@ -25,6 +25,11 @@ class NonFinite(ValueError):
 
 def from_difference_basis(total: NDArray[np.float64]) -> NDArray[np.float64]:
     """The symmetric Gram matrix (n, n) of x_1, …, x_n from that of x_1, x_2 - x_1, …, x_n - x_1."""
-    basis = np.eye(len(total))
+    return from_difference_bases((total + total.T) / 2)
+
+
+def from_difference_bases(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same for many matrices (…, n, n), symmetric already."""
+    basis = np.eye(totals.shape[-1])
     basis[:, 0] = 1
-    return basis @ ((total + total.T) / 2) @ basis.T
+    return basis @ totals @ basis.T

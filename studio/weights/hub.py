@@ -42,6 +42,32 @@ def all_files(model: str) -> Path:
     raise StudioError(f"{model}: the Hub repository has no safetensors or .bin weights")
 
 
+def folder_here(model: str) -> Path | None:
+    """The folder of a model that is on this machine; None otherwise. Nobody else is asked.
+
+    Of a repository in the Hub's local cache, if its weights are there; a file may still be missing.
+    """
+    try:
+        folder = local_folder(model)
+    except StudioError:
+        return None
+    if folder is None:
+        folder = _cached(model)
+    return folder if folder and (folder / "config.json").is_file() else None
+
+
+def _cached(model: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = model.partition("@")
+    try:
+        path = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+    return path if any(any(path.glob(pattern)) for pattern in WEIGHT_FILES) else None
+
+
 def _snapshot(model: str, patterns: tuple[str, ...]) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import httpx2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from studio.serve.checksum import MODULUS, checksum, disagreements
+from studio.serve.checksum import MODULUS, checksum, disagreements, has_whole_words
 
 Sums = dict[str, tuple[int, int]]
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
@@ -20,6 +20,15 @@ def test_checksum_of_parts_adds_up(dtype: torch.dtype) -> None:
         parts = [checksum(part) for part in whole.chunk(4, dim)]
         size, total = checksum(whole)
         assert (size, total) == (64 * 48, sum(part for _, part in parts) % MODULUS)
+
+
+def test_checksum_of_whole_words_adds_up_too() -> None:
+    whole = random(64, 48)
+    assert has_whole_words([(64, 48), (48,), ()], 4)
+    assert not has_whole_words([(64, 48), (44,)], 4)
+    for dim in (0, 1):
+        parts = [checksum(part, words=True)[1] for part in whole.chunk(4, dim)]
+        assert sum(parts) % MODULUS == checksum(whole, words=True)[1] != checksum(whole)[1]
 
 
 def test_checksum_sees_one_changed_bit_and_no_padding() -> None:

@@ -188,6 +188,15 @@ def test_gpus_are_not_given_twice(tmp_path: Path) -> None:
         fleet.close()
 
 
+def test_an_embedded_engine_does_not_sleep(own: Fleet) -> None:
+    name = ready(own, embedded())
+    with pytest.raises(StudioError, match="it cannot sleep; vLLM can on GPUs"):
+        own.sleep(name)
+    with pytest.raises(StudioError, match="the engine is ready, not asleep"):
+        own.wake(name)
+    assert says(own, name, "story")
+
+
 def test_unknown_engine_and_closed_fleet(own: Fleet) -> None:
     with pytest.raises(StudioError, match='there is no engine "x"'):
         own.state("x")

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from studio.serve.gate import Residency
-from studio.serve.switching import Loaded, Switched, switch
+from studio.serve.switching import Loaded, Switched, sleep, switch, wake
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Script:
     residency: Residency
     problems: dict[str, list[str]] = field(default_factory=dict)
     refused: str = ""
+    sleepless: str = ""
     done: list[str] = field(default_factory=list)
     pauses_until_idle: int = 0
 
@@ -30,6 +31,14 @@ class Script:
         self._note(f"load {path}")
         left = self.problems.get(path, [])
         return Loaded(problem=left.pop(0)) if left else Loaded("", (f"digest of {path}",), 10)
+
+    async def sleep(self) -> str:
+        self._note("sleep")
+        return self.sleepless
+
+    async def wake(self, part: str) -> str:
+        self._note(f"wake {part}")
+        return ""
 
     async def resume(self) -> None:
         self._note("resume")
@@ -49,7 +58,7 @@ def test_switch_pauses_loads_and_resumes() -> None:
     assert script.done == ["pause", "load /new", "resume"]
     assert (done.ok, done.model, done.digests) == (True, "new", ("digest of /new",))
     assert (script.residency.model, script.residency.path) == ("new", "/new")
-    assert set(done.seconds) == {"pause", "load", "resume"}
+    assert set(done.seconds) == {"pause", "load", "verify", "resume"}
 
 
 def test_switch_waits_for_requests_that_slipped_in() -> None:
@@ -80,6 +89,35 @@ def test_when_nothing_can_be_put_back_nothing_answers() -> None:
     assert (done.ok, done.model) == (False, None)
     assert done.problem == "disk; and the previous model could not be put back: disk too"
     assert script.residency.model is None
+
+
+def test_sleep_gives_up_the_weights_and_wake_reads_them_again() -> None:
+    script = Script(Residency("old", "/old"))
+    done = asyncio.run(sleep(script.residency, script))
+    assert (done.ok, done.model, script.residency.model) == (True, None, None)
+    assert run(script).problem == "no model is awake in the engine"
+    done = asyncio.run(wake(script.residency, script))
+    assert (done.ok, done.model, done.digests) == (True, "old", ("digest of /old",))
+    assert script.residency.model == "old"
+    assert script.done == [
+        "pause", "sleep", "wake weights", "load /old", "wake kv_cache", "resume",
+    ]  # fmt: skip
+    assert asyncio.run(wake(script.residency, script)).problem == "the engine does not sleep"
+
+
+def test_an_engine_that_cannot_sleep_goes_on() -> None:
+    script = Script(Residency("old", "/old"), sleepless="no GPU")
+    done = asyncio.run(sleep(script.residency, script))
+    assert (done.ok, done.model, done.problem) == (False, "old", "no GPU")
+    assert script.done == ["pause", "sleep", "resume"] and script.residency.model == "old"
+
+
+def test_an_engine_that_wakes_without_its_weights_stays_shut() -> None:
+    script = Script(Residency("old", "/old"), {"/old": ["disk"]})
+    asyncio.run(sleep(script.residency, script))
+    done = asyncio.run(wake(script.residency, script))
+    assert (done.ok, done.model, done.problem) == (False, None, "disk")
+    assert script.residency.model is None and "resume" not in script.done
 
 
 def test_two_switches_come_one_after_the_other() -> None:

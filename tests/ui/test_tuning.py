@@ -10,6 +10,8 @@ import pytest
 
 from studio.errors import StudioError
 from studio.merge.recipe import Recipe
+from studio.ui.bases import Bases
+from studio.ui.jobs import STUDIO
 from studio.ui.presets import presets
 from studio.ui.tuning import MOST_WAITING, Tuner
 
@@ -24,6 +26,11 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
+@pytest.fixture
+def tuner(tmp_path: Path) -> Tuner:
+    return Tuner(Bases(tmp_path / "data", STUDIO))
+
+
 def settled(tuner: Tuner, recipe: Recipe, base: str | None = None) -> dict[str, Any]:
     """The preview once nothing is measured any more."""
     until = time.monotonic() + 60
@@ -33,8 +40,7 @@ def settled(tuner: Tuner, recipe: Recipe, base: str | None = None) -> dict[str, 
     return found
 
 
-def test_demo_is_assumed_at_first_and_exact_soon() -> None:
-    tuner = Tuner()
+def test_demo_is_assumed_at_first_and_exact_soon(tuner: Tuner) -> None:
     first = tuner.preview(DEMO, 4)
     assert (first["basis"], first["measuring"], first["heatmap"]) == ("assumed", True, None)
     found = settled(tuner, DEMO)
@@ -45,8 +51,8 @@ def test_demo_is_assumed_at_first_and_exact_soon() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_base_shows_task_vectors() -> None:
-    found = settled(Tuner(), DEMO, BASE)
+def test_base_shows_task_vectors(tuner: Tuner) -> None:
+    found = settled(tuner, DEMO, BASE)
     assert (found["space"], found["base"], found["base_problem"]) == ("task vectors", BASE, "")
     assert all(80 < degrees < 100 for degrees in found["stages"][0]["degrees"][:5])
     assert all(0 < part < 1 for part in found["survives"][1])
@@ -57,30 +63,29 @@ def test_base_shows_task_vectors() -> None:
     [("somebody/else", "not on this machine"), ("{folder}/other", "hidden_size")],
 )
 def test_base_that_cannot_be_used_is_told_and_left_out(
-    tmp_path: Path, base: str, problem: str
+    tuner: Tuner, tmp_path: Path, base: str, problem: str
 ) -> None:
     (tmp_path / "other").mkdir()
     config = json.loads((ROOT / BASE / "config.json").read_text()) | {"hidden_size": 8}
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
-    found = settled(Tuner(), DEMO, base.format(folder=tmp_path))
+    found = settled(tuner, DEMO, base.format(folder=tmp_path))
     assert problem in found["base_problem"]
     assert (found["space"], found["base"], found["basis"]) == ("weights", None, "exact")
 
 
-def test_models_that_are_not_here_are_assumed() -> None:
-    found = Tuner().preview(HOUSE, 80)
+def test_models_that_are_not_here_are_assumed(tuner: Tuner) -> None:
+    found = tuner.preview(HOUSE, 80)
     assert (found["basis"], found["measuring"], found["layers"]) == ("assumed", False, 80)
     assert found["missing"] == list(HOUSE.sources)
     assert found["stages"][0]["degrees"] is None and found["stages"][0]["linear_share"] is None
 
 
-def test_table_holds_every_tensor() -> None:
-    table = Tuner().tensors(HOUSE, 80)
+def test_table_holds_every_tensor(tuner: Tuner) -> None:
+    table = tuner.tensors(HOUSE, 80)
     assert len(table["rows"]) == 723
 
 
-def test_requests_beyond_those_that_may_wait_are_refused() -> None:
-    tuner = Tuner()
+def test_requests_beyond_those_that_may_wait_are_refused(tuner: Tuner) -> None:
     tuner.preview(HOUSE, 80)
     answers: list[object] = []
 

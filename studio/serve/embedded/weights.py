@@ -1,7 +1,6 @@
 """Other weights for the embedded engine."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,10 +46,11 @@ class EmbeddedWeights:
 
 
 def digest(model: Model) -> str:
-    """sha256 over the names and bytes of all parameters."""
+    """A fast hash over the names and bytes of all parameters."""
     import torch
+    import xxhash
 
-    total = hashlib.sha256()
+    total = xxhash.xxh3_128()
     for name, parameter in model.parameters():
         total.update(name.encode())
         total.update(parameter.detach().contiguous().view(torch.uint8).numpy().data)

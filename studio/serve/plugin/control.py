@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from studio.errors import StudioError
 from studio.serve.checksum import disagreements
 from studio.serve.gate import MODEL_VARIABLE, Residency
 from studio.serve.kinship import differences
-from studio.serve.switching import Loaded, switch
+from studio.serve.switching import Loaded, sleep, switch, wake
 
 
 class Control:
@@ -29,13 +30,17 @@ class Control:
         """Add the paths."""
         app.add_api_route("/v1/studio/resident", _resident, methods=["GET"])
         app.add_api_route("/v1/studio/switch", _switch, methods=["POST"])
+        app.add_api_route("/v1/studio/sleep", _sleep, methods=["POST"])
+        app.add_api_route("/v1/studio/wake", _wake, methods=["POST"])
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
     ) -> None:
         """Note the model the server was started with."""
         state.residency = Residency(os.environ[MODEL_VARIABLE], args.model)
-        state.studio_weights = VllmWeights(engine_client, state.residency)
+        ranks = args.tensor_parallel_size * args.pipeline_parallel_size
+        weights = state.studio_weights = VllmWeights(engine_client, state.residency, ranks)
+        weights.can_sleep = bool(args.enable_sleep_mode)
 
 
 async def _resident(request: Request) -> JSONResponse:
@@ -62,12 +67,26 @@ async def _switch(request: Request) -> JSONResponse:
     return JSONResponse(done.as_data())
 
 
+async def _sleep(request: Request) -> JSONResponse:
+    state = request.app.state
+    done = await asyncio.shield(sleep(state.residency, state.studio_weights))
+    return JSONResponse(done.as_data())
+
+
+async def _wake(request: Request) -> JSONResponse:
+    state = request.app.state
+    done = await asyncio.shield(wake(state.residency, state.studio_weights))
+    return JSONResponse(done.as_data())
+
+
 class VllmWeights:
     """The weights on all ranks of this server; see `switching.Weights`."""
 
-    def __init__(self, client: Any, residency: Residency) -> None:
+    def __init__(self, client: Any, residency: Residency, ranks: int) -> None:
         self._client = client
+        self._ranks = ranks
         self._residency = residency
+        self.can_sleep = False
 
     async def refusal(self, path: str) -> str:
         """Why the model cannot take the place of the present one."""
@@ -93,16 +112,35 @@ class VllmWeights:
         """Answer again."""
         await self._client.resume_generation()
 
+    async def sleep(self) -> str:
+        """Give up all GPU memory; without the flag vLLM would pause and free nothing."""
+        if not self.can_sleep:
+            return "this engine cannot sleep: vLLM can on GPUs only"
+        try:
+            await self._client.sleep(level=2)
+        except Exception as error:  # the engine's own; told, and the model stays shut or comes back
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    async def wake(self, part: str) -> str:
+        """Take the memory of a part again."""
+        try:
+            await self._client.wake_up(tags=[part])
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
     async def state(self, path: str) -> Loaded:
         """What the ranks hold, checked against the model in the folder."""
         nonce = secrets.token_hex(8)
-        held = await self._client.collective_rpc("studio_state", args=(nonce,))
-        files = await self._client.collective_rpc("studio_files", args=(path, nonce, len(held)))
-        if problem := _problem(held, nonce) or _problem(files, nonce):
+        arguments = (path, nonce, self._ranks)
+        start = time.perf_counter()
+        held = await self._client.collective_rpc("studio_state", args=arguments)
+        if problem := _problem(held, nonce):
             return Loaded(problem=problem)
         wrong, checked, total = disagreements(
             [reply["held"] for reply in held],
-            {name: entry for reply in files for name, entry in reply["files"].items()},
+            {name: entry for reply in held for name, entry in reply["files"].items()},
             held[0]["fused"],
         )
         if wrong:
@@ -111,6 +149,7 @@ class VllmWeights:
             digests=tuple(reply["digest"] for reply in held),
             bytes_read=sum(reply["nbytes"] for reply in held),
             verified=f"{checked} of {total} parameters",
+            seconds_verifying=round(time.perf_counter() - start, 4),
         )
 
 

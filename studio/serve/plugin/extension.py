@@ -4,14 +4,14 @@ A method that raises on one rank leaves the other ranks' replies in vLLM's queue
 call gets a stale one. So each method returns what went wrong, with the caller's nonce.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-from studio.serve.checksum import checksum
+from studio.serve.checksum import Held, checksum, has_whole_words
 from studio.weights import Checkpoint
 
 Reply = dict[str, Any]
@@ -26,7 +26,7 @@ class Extension:
         """Replace this rank's weights by those of the model in the folder."""
         try:
             self.reload_weights(weights_path=path)  # type: ignore[attr-defined]
-            return self.studio_state(nonce)
+            return {"rank": self.rank, "nonce": nonce, "problem": ""}
         except BaseException as error:
             problem = f"{type(error).__name__}: {error}"
             try:  # unfinished layers are without memory: give it back, or the engine dies
@@ -36,12 +36,18 @@ class Extension:
                 problem += f"; then {type(second).__name__}: {second}"
             return {"rank": self.rank, "nonce": nonce, "problem": problem}
 
-    def studio_state(self, nonce: str) -> Reply:
-        """What this rank holds: digest, bytes, and the checksum of every parameter."""
+    def studio_state(self, path: str, nonce: str, ranks: int) -> Reply:
+        """What this rank holds: digest, bytes, and the checksum of every parameter.
+
+        Beside them the checksums of its share of the model's files, in the engine's dtype, for
+        those of all ranks to be compared with.
+        """
         try:
+            checkpoint = Checkpoint.open(Path(path), path)
+            words = has_whole_words((i.shape for i in checkpoint.tensors.values()), ranks)
             parameters = dict(self.studio_model().named_parameters())
             homeless = [n for n, p in parameters.items() if p.is_meta or not p.numel()]
-            digest = hashlib.sha256()
+            digest = xxhash.xxh3_128()
             for name, parameter in parameters.items():
                 if name not in homeless:
                     digest.update(name.encode())
@@ -53,24 +59,26 @@ class Extension:
                 "problem": f"no memory behind {homeless[:3]}" if homeless else "",
                 "digest": digest.hexdigest(),
                 "nbytes": sum(p.nbytes for p in parameters.values()),
-                "held": {n: checksum(p) for n, p in parameters.items() if n not in homeless},
+                "held": {
+                    name: checksum(parameter, words=words)
+                    for name, parameter in parameters.items()
+                    if name not in homeless
+                },
+                "files": self.studio_files(checkpoint, ranks, words),
                 "fused": getattr(self.studio_model(), "packed_modules_mapping", {}),
             }
         except BaseException as error:
             problem = f"{type(error).__name__}: {error}"
             return {"rank": self.rank, "nonce": nonce, "problem": problem}
 
-    def studio_files(self, path: str, nonce: str, ranks: int) -> Reply:
-        """The checksums of this rank's share of a checkpoint, in the engine's dtype."""
-        try:
-            checkpoint = Checkpoint.open(Path(path), path)
-            dtype = self.model_runner.model_config.dtype  # type: ignore[attr-defined]
-            names = sorted(checkpoint.tensors)[self.rank :: ranks]
-            files = {name: checksum(checkpoint.load(name).to(dtype)) for name in names}
-            return {"rank": self.rank, "nonce": nonce, "problem": "", "files": files}
-        except BaseException as error:
-            problem = f"{type(error).__name__}: {error}"
-            return {"rank": self.rank, "nonce": nonce, "problem": problem}
+    def studio_files(self, checkpoint: Checkpoint, ranks: int, words: bool) -> Held:
+        """The checksums of every so-many-th tensor; called by `studio_state`."""
+        dtype = self.model_runner.model_config.dtype  # type: ignore[attr-defined]
+        device = self.device  # type: ignore[attr-defined]
+        return {
+            name: checksum(checkpoint.load(name).to(device, dtype), words=words)
+            for name in sorted(checkpoint.tensors)[self.rank :: ranks]
+        }
 
     def studio_model(self) -> torch.nn.Module:
         """The model of this rank."""

@@ -27,7 +27,7 @@ function refresh() {
   if (text === listed) return;
   listed = text;
   const { owner, token_set: tokenSet } = known.access;
-  view.action.replaceChildren(owner ? h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial") : "");
+  view.action.replaceChildren(owner && !props.value.rating_only ? h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial") : "");
   const nothing = owner ? "No trial yet. A new one takes two models and a file of prompts; the demo models are at hand."
     : tokenSet ? "No trial is open for raters now." : "No trial is open for raters, and this studio has no owner token to open one with.";
   view.box.replaceChildren(...(known.trials.length ? known.trials.map((trial) => trialCard(trial, owner)) : [h("p", { class: "ms-hint bl-none" }, nothing)]));
@@ -41,6 +41,7 @@ function trialCard(trial, owner) {
     if (answer.error) say.replaceChildren(alertBox(answer.error));
     else { listed = ""; poll(); }
   };
+  const tellError = (error) => say.replaceChildren(alertBox(error));
   const lacking = owner && !trial.ready && !trial.problem;
   return h("section", { class: "ms-card bl-trial-card", "aria-label": `Trial ${trial.name}` },
     h("div", { class: "bl-card-head" }, h("h3", {}, trial.name), trial.ready && h("span", { class: "ms-chip" }, "ready to rate"), owner && trial.pack && h("span", { class: "ms-chip ms-quiet" }, "pack"), owner && trial.open && !known.access.open && h("span", { class: "ms-chip ms-quiet" }, "open for raters")),
@@ -53,7 +54,7 @@ function trialCard(trial, owner) {
     h("div", { class: "ms-row" },
       trial.ready && button("Rate", () => rate(trial.name), { class: "ms-button ms-primary" }),
       lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name }), { class: "ms-button ms-primary", disabled: live }),
-      owner && trial.ready && button("Results", () => results(trial.name)),
+      owner && trial.ready && (trial.pack ? button("Download votes", () => download(trial.name, "ratings", tellError)) : button("Results", () => results(trial.name))),
       owner && trial.ready && !known.access.open && button(trial.open ? "Close for raters" : "Open for raters", () => tellOr("open_to_raters", { trial: trial.name, open: !trial.open }))));
 }
 function generationView(job, cancel) {

@@ -34,16 +34,18 @@ function resultsView(desk) {
   }
   const said = h("span", { "aria-live": "polite" });
   function file(what, text) {
-    return h("button", { type: "button", class: "ms-button", onclick: async () => {
-      const found = await ask("download", { trial: desk.trial, what });
-      if (found.error) { said.replaceChildren(alertBox(found.error)); box.prepend(said); return; }
-      const url = URL.createObjectURL(new Blob([found.text], { type: found.type }));
-      h("a", { href: url, download: found.file }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 10000);
-    } }, text);
+    return h("button", { type: "button", class: "ms-button", onclick: () => download(desk.trial, what, (error) => { said.replaceChildren(alertBox(error)); box.prepend(said); }) }, text);
   }
   load(false);
   return { element, close: () => drawn.forEach((plot) => plot.purge()) };
+}
+
+async function download(trial, what, tellError) {
+  const found = await ask("download", { trial, what });
+  if (found.error) return tellError(found.error);
+  const url = URL.createObjectURL(new Blob([found.text], { type: found.type }));
+  h("a", { href: url, download: found.file }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
 function table(heads, rows, caption) {

@@ -1,0 +1,102 @@
+"""Servers elsewhere: reached or not, and refused when they ignore what they are asked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import pytest
+import torch
+
+from studio.errors import StudioError
+from studio.serve.embedded.drawing import next_token
+from studio.serve.engine import Completion, Identity, Piece, Prompt
+from studio.serve.fleet import Fleet
+from studio.serve.probe import probe
+from studio.serve.process import free_port
+from studio.serve.sampling import Sampling
+from studio.serve.spec import ModelSpec
+from tests.serve.engines import QUESTION
+
+WORDS = 40
+PLAIN = Sampling(max_tokens=64)
+
+
+@dataclass
+class Toy:
+    """An engine over forty words whose odds follow from the last one; it ignores some fields."""
+
+    ignores: tuple[str, ...] = ()
+    identity: Identity = Identity("toy", "endpoint")
+
+    def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        sampling = replace(sampling, **{name: getattr(PLAIN, name) for name in self.ignores})
+        generator = torch.Generator().manual_seed(sampling.seed)
+        answer: list[int] = []
+        while len(answer) < sampling.max_tokens:
+            state = torch.Generator().manual_seed(answer[-1] if answer else WORDS)
+            logits = 2 * torch.randn(WORDS, generator=state)
+            answer.append(next_token(logits, [1, 2], answer, sampling, generator))
+        text = " ".join(f"w{token}" for token in answer)
+        for stop in sampling.stop:
+            text = text.partition(stop)[0]
+        return Completion(text, 2, len(answer), "length", 0.0)
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece]:
+        raise NotImplementedError
+
+    def logprobs(self, tokens: Sequence[int]) -> list[float | None]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def test_probe_lets_pass_what_heeds_everything() -> None:
+    probe(Toy())
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Sampling)])
+def test_probe_finds_each_parameter_that_is_ignored(name: str) -> None:
+    with pytest.raises(StudioError, match=f"toy: the server ignores .*{name}.*fairly"):
+        probe(Toy((name,)))
+
+
+def test_probe_names_all_that_are_ignored() -> None:
+    with pytest.raises(StudioError, match="ignores min_p, repetition_penalty, stop; answers"):
+        probe(Toy(("min_p", "stop", "repetition_penalty")))
+
+
+def problem(fleet: Fleet, spec: ModelSpec) -> str:
+    state = fleet.wait(fleet.start(spec), ("ready", "failed", "stopped"), 60)
+    assert state.phase == "failed"
+    return state.problem
+
+
+def endpoint(url: str, key: str | None = None, model: str = "") -> ModelSpec:
+    return ModelSpec(model=model, engine="endpoint", url=url, key=key)
+
+
+def test_a_server_elsewhere_is_tried_and_asked(fleet: Fleet, embedded: str) -> None:
+    there = fleet.state(embedded)
+    name = fleet.start(endpoint(there.url, there.key))
+    state = fleet.wait(name, ("ready", "failed"), 90)
+    assert state.phase == "ready", state.problem
+    assert state.identity == Identity("model", "endpoint") and state.max_model_len == 512
+    greedy = Sampling(temperature=0.0, max_tokens=9)
+    ours, theirs = fleet.engine(name), fleet.engine(embedded)
+    assert ours.complete(QUESTION, greedy).text == theirs.complete(QUESTION, greedy).text
+    with pytest.raises(StudioError, match="cannot be changed from here"):
+        fleet.switch(name, "other")
+    fleet.stop(name)
+    assert fleet.wait(name, ("stopped",), 30).phase == "stopped"
+    assert theirs.complete(QUESTION, greedy).completion_tokens == 9
+
+
+def test_what_is_not_there_says_so(fleet: Fleet, embedded: str) -> None:
+    there = fleet.state(embedded)
+    url = f"http://127.0.0.1:{free_port()}"
+    assert "no server answers there" in problem(fleet, endpoint(url))
+    assert "check the URL and the key" in problem(fleet, endpoint(there.url, "wrong"))
+    assert 'there is no model "xwin"; it has model' in problem(
+        fleet, endpoint(there.url, there.key, "xwin")
+    )
+    assert "is not the address of a server" in problem(fleet, endpoint("ftp://x", "k"))

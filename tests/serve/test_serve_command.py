@@ -1,0 +1,74 @@
+"""`python -m studio serve`, as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from studio.serve.proc_table import belonging
+from tests.serve.engines import DEMO, QUESTION, greedy, text_of
+from tests.test_architecture import ROOT
+
+
+def command(data: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "studio", "serve", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"STUDIO_DATA": str(data)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_serve_answers_one_prompt_and_ends(tmp_path: Path) -> None:
+    run = command(
+        tmp_path, str(DEMO / "story"), "--engine", "embedded", "--prompt", QUESTION,
+        "--max-tokens", "12",
+    )  # fmt: skip
+    out, talk = run.communicate(timeout=100)
+    assert run.returncode == 0, talk
+    assert out == text_of(QUESTION, greedy("story", QUESTION, 12)) + "\n"
+    assert "story: loading weights" in talk
+    (folder,) = (tmp_path / "engines").iterdir()
+    assert belonging(folder / "log.txt") == set()
+
+
+def test_serve_tells_where_it_is_and_stops_on_ctrl_c(tmp_path: Path) -> None:
+    run = command(tmp_path, str(DEMO / "story"), "--engine", "embedded", "--json")
+    assert run.stdout is not None
+    found = json.loads(run.stdout.readline())
+    assert found["event"] == "ready"
+    answer = httpx2.post(
+        f"{found['url']}/completions",
+        headers={"Authorization": f"Bearer {found['key']}"},
+        json={"model": "model", "prompt": QUESTION, "max_tokens": 12, "temperature": 0},
+    )
+    expected = text_of(QUESTION, greedy("story", QUESTION, 12))
+    assert answer.json()["choices"][0]["text"] == expected
+    assert httpx2.get(f"{found['url']}/models").status_code == 401
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == 130
+    (folder,) = (tmp_path / "engines").iterdir()
+    assert belonging(folder / "log.txt") == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((str(DEMO / "nowhere"),), "there is no such folder"),
+        ((str(DEMO / "story"), "--tp", "2"), "the embedded engine runs in one process"),
+        ((str(DEMO / "story"), "--prompt", "x", "--preset", "hot"), 'there is no preset "hot"'),
+    ],
+)
+def test_serve_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    run = command(tmp_path, *arguments, "--engine", "embedded")
+    _, talk = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert message in talk and "Traceback" not in talk

@@ -1,0 +1,158 @@
+"""How vLLM servers end: killed from outside in every part, stopped too early, or never started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studio.serve import keeper
+from studio.serve.fleet import Fleet
+from studio.serve.proc_table import PROC, belonging, shared_memory
+from studio.serve.sampling import Sampling
+from studio.serve.spec import ModelSpec
+from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, logprobs, ready, text_of, tokenizer
+from tests.test_architecture import ROOT
+
+pytestmark = pytest.mark.timeout(400)
+
+GREEDY = Sampling(temperature=0.0, max_tokens=24)
+ENDED = ("failed", "stopped")
+SPEC = ModelSpec(model=str(DEMO / MODEL), tensor_parallel_size=2)
+
+
+def titles(log: Path) -> dict[str, int]:
+    """The processes of a vLLM server by what they are."""
+    found = {}
+    for pid in belonging(log):
+        line = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        if "studio.serve.tether" in line:
+            found["tether"] = pid
+        elif "api_server" in line:
+            found["server"] = pid
+        elif "VLLM::" in line:
+            found[line.partition("VLLM::")[2].split()[0]] = pid
+    return found
+
+
+STUDIO = """
+import sys, time
+from pathlib import Path
+from studio.serve.fleet import Fleet
+from studio.serve.spec import ModelSpec
+fleet = Fleet(Path(sys.argv[1]))
+name = fleet.start(ModelSpec(model=sys.argv[2], tensor_parallel_size=2))
+state = fleet.wait(name, ("ready", "failed"), 240)
+print(name, state.phase, state.problem, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_studio_leaves_no_vllm(tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    studio = subprocess.Popen(
+        [sys.executable, "-c", STUDIO, str(folder), str(DEMO / MODEL)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert studio.stdout is not None
+    name, phase = studio.stdout.readline().split()[:2]
+    assert phase == "ready"
+    log = folder / name / "log.txt"
+    assert {"tether", "server", "EngineCore", "Worker_TP0", "Worker_TP1"} <= set(titles(log))
+    shared = shared_memory(belonging(log))
+    assert shared
+    studio.kill()
+    studio.communicate()
+    end = time.monotonic() + 40
+    while belonging(log) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert belonging(log) == set()
+    assert not [path for path in shared if Path(path).exists()]
+    assert Fleet(folder).found == (f"{name}: cleaned, nothing was running",)
+
+
+@pytest.fixture(scope="module")
+def victim(fleet: Fleet) -> str:
+    """The id of a vLLM server that may be harmed."""
+    return ready(fleet, SPEC)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["Worker_TP1", "EngineCore", "server", "tether"])
+def test_a_killed_part_is_seen_and_the_engine_starts_again(
+    fleet: Fleet, victim: str, part: str
+) -> None:
+    log = fleet.folder / victim / "log.txt"
+    if fleet.state(victim).phase == "failed":
+        fleet.restart(victim)
+        assert fleet.wait(victim, ("starting",), 30).phase == "starting"
+        assert fleet.wait(victim, ("ready", *ENDED), 240).phase == "ready"
+    done = fleet.engine(victim).complete(QUESTION, GREEDY)
+    assert done.text == text_of(QUESTION, greedy(MODEL, QUESTION, 24))
+    shared = shared_memory(belonging(log))
+    time.sleep(2.5)  # the tether looks at shared memory every two seconds
+    os.kill(titles(log)[part], signal.SIGKILL)
+    state = fleet.wait(victim, ENDED, 60)
+    assert (state.phase, belonging(log)) == ("failed", set())
+    assert state.problem
+    assert not [path for path in shared if Path(path).exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("members", [2, 5])
+def test_stop_while_vllm_starts(fleet: Fleet, members: int) -> None:
+    """At once, and when the workers are up: SIGTERM would hang there."""
+    name = fleet.start(SPEC)
+    log = fleet.folder / name / "log.txt"
+    end = time.monotonic() + 120
+    while len(belonging(log)) < members:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    fleet.stop(name)
+    state = fleet.wait(name, ENDED, 60)
+    assert (state.phase, state.problem) == ("stopped", "")
+    assert belonging(log) == set()
+
+
+@pytest.mark.slow
+def test_vllm_says_why_the_context_is_too_long(fleet: Fleet) -> None:
+    spec = ModelSpec(model=str(DEMO / MODEL), max_model_len=4096)
+    state = fleet.wait(fleet.start(spec), ("ready", *ENDED), 240)
+    assert state.phase == "failed"
+    assert "a context of 4096 tokens is longer than the 512 the model was made for" in state.problem
+    assert "User-specified max_model_len (4096)" in state.line
+
+
+@pytest.mark.slow
+def test_vllm_says_why_the_heads_do_not_divide(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "check", lambda spec, files: None)
+    spec = ModelSpec(model=str(DEMO / MODEL), tensor_parallel_size=3)
+    state = fleet.wait(fleet.start(spec), ("ready", *ENDED), 240)
+    assert state.phase == "failed"
+    assert "8 attention heads cannot be shared evenly by 3 ranks" in state.problem
+    assert "must be divisible by tensor parallel size (3)" in state.line
+
+
+@pytest.mark.slow
+def test_one_and_two_ranks_hold_the_same_model_side_by_side(fleet: Fleet, vllm: str) -> None:
+    """In bfloat16, where a difference would show."""
+    names = [
+        ready(fleet, ModelSpec(model=str(DEMO / MODEL), tensor_parallel_size=n, dtype="bfloat16"))
+        for n in (1, 2)
+    ]
+    tokens = [*tokenizer()(QUESTION)["input_ids"], *greedy(MODEL, QUESTION, 60)]
+    found = [fleet.engine(name).logprobs(tokens)[1:] for name in names]
+    pairs = [(a, b) for a, b in zip(*found, strict=True) if a is not None and b is not None]
+    print("largest difference", max(abs(a - b) for a, b in pairs))
+    assert sum(abs(a - b) for a, b in pairs) / len(pairs) < 0.02
+    exact = logprobs(MODEL, tokens)[1:]
+    assert max(abs(a - b) for a, b in zip(found[1], exact, strict=True) if a and b) < 0.3
+    for name in names:
+        assert fleet.state(name).verified == "27 of 27 parameters"
+        fleet.stop(name)
+        assert fleet.wait(name, ENDED, 60).phase == "stopped"
