@@ -37,6 +37,12 @@ def partial_gram(sources: Sequence[Flat]) -> NDArray[np.float64]:
     return total
 
 
+def sampled_gram(sources: Sequence[Flat]) -> NDArray[np.float64]:
+    """`partial_gram` of a block that stands for many: however short, with fp32 products."""
+    total = _gram(sources)
+    return total if np.isfinite(total).all() else partial_gram(sources)
+
+
 def mix(sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
     """Write Σ weights[i] · sources[i] into `out`: computed in fp32, rounded to out's dtype once.
 
