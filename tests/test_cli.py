@@ -17,7 +17,7 @@ from studio.cli.exits import CANCELLING
 from studio.cli.merge import _size
 from studio.cli.progress import Bar, JsonLines
 from studio.merge.run import Progress
-from tests.faults.merging import run_studio, write_recipe, write_sources
+from tests.faults.merging import run_studio, start_studio, write_recipe, write_sources
 
 
 @pytest.fixture(autouse=True)
@@ -346,3 +346,72 @@ def test_json_lines_come_five_times_a_second_and_always_at_the_end(
     events = lines(capsys.readouterr().out)
     assert 40 < len(events) < 60
     assert events[-1]["done"] == events[-1]["total"] == 10**9
+
+
+def test_preview_keeps_what_it_measured_and_a_merge_does_too(
+    capsys: pytest.CaptureFixture[str],
+    recipe: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STUDIO_DATA", str(tmp_path / "merged"))
+    assert run(capsys, "merge", recipe, "--out", "result")[0] == 0
+    monkeypatch.setenv("STUDIO_DATA", str(tmp_path / "measured"))
+    _, measured, _ = run(capsys, "preview", recipe, "--json")
+    kept = [
+        sorted(file.name for file in (tmp_path / folder / "grams").iterdir())
+        for folder in ("merged", "measured")
+    ]
+    assert kept[0] == kept[1] and len(kept[0]) == 3
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the sources are read again")
+
+    monkeypatch.setattr("studio.merge.measure._measure", fail)
+    for folder in ("merged", "measured"):
+        monkeypatch.setenv("STUDIO_DATA", str(tmp_path / folder))
+        for options in ((), ("--sample",)):
+            assert run(capsys, "preview", recipe, "--json", *options) == (0, measured, "")
+
+
+def test_preview_of_task_vectors_needs_the_base(
+    capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    _, out, _ = run(capsys, "preview", recipe, "--base", "a", "--json")
+    (found,) = lines(out)
+    assert (found["space"], found["base"]) == ("task vectors", "a")
+    assert found["overall"][0] == 0
+    code, out, _ = run(capsys, "preview", recipe, "--base", "a")
+    assert code == 0 and "Of what changed against a: " in out
+    code, _, err = run(capsys, "preview", recipe, "--base", "./nowhere")
+    assert code == 2 and "nowhere" in err
+
+
+def test_preview_from_a_sample_says_so(
+    capsys: pytest.CaptureFixture[str],
+    recipe: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STUDIO_DATA", str(tmp_path / "new"))
+    _, out, _ = run(capsys, "preview", recipe, "--sample", "--json")
+    (found,) = lines(out)
+    assert (found["basis"], found["sampled"]) == ("estimated", 1.0)  # toys are read whole
+    assert len(found["share_error"]) == len(found["rows"])
+    _, out, _ = run(capsys, "preview", recipe, "--sample")
+    assert out.splitlines()[-1].startswith("estimated from 100 % of the weights")
+    assert not (tmp_path / "new").exists()
+
+
+def test_tethered_preview_tells_progress_before_the_result(recipe: str) -> None:
+    process = start_studio("preview", Path(recipe).absolute(), "--json", "--tethered")
+    try:
+        assert process.stdout is not None
+        events = [json.loads(line) for line in process.stdout]
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert [event.get("event") for event in events[:-1]] == ["progress"] * (len(events) - 1)
+    assert len(events) > 1 and 0 < events[0]["done"] <= events[0]["total"]
+    assert events[-1]["basis"] == "exact"

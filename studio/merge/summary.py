@@ -54,15 +54,32 @@ def summary_text(found: dict[str, Any]) -> str:
 
 
 def preview_text(data: dict[str, Any]) -> str:
-    """`charts.charts` as a table: a row for the embeddings, each layer, the norm and the head."""
+    """What the `preview` command found, as a table with a row for each row of the charts."""
     names = [source.rstrip("/").split("/")[-1] for source in data["sources"]]
     stages = [stage for stage in data["stages"] if stage["degrees"]]
     head = ["", *names, "norm ratio", *(f"{stage['title']} angle" for stage in stages)]
     table = [head]
     for i, row in enumerate(data["rows"]):
         shares = [f"{100 * share:.1f} %" for share in data["shares"][i]]
-        angles = [f"{stage['degrees'][i]:.2f}°" for stage in stages]
+        angles = [_angle(stage["degrees"][i]) for stage in stages]
         table.append([row, *shares, f"{data['norm_ratio'][i]:.4f}", *angles])
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
     lines = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in table]
-    return "\n".join([*lines, *data["words"]])
+    return "\n".join([*lines, *data["words"], *_sampled(data)])
+
+
+def _angle(degrees: float | None) -> str:
+    return "–" if degrees is None else f"{degrees:.2f}°"
+
+
+def _sampled(data: dict[str, Any]) -> list[str]:
+    """How far an estimate may be off, at most over the rows."""
+    if data["share_error"] is None:
+        return []
+    share = max(max(row) for row in data["share_error"])
+    angles = [stage["degrees_error"] for stage in data["stages"] if stage["degrees_error"]]
+    angle = max((max(errors) for errors in angles), default=0.0)
+    return [
+        f"estimated from {100 * data['sampled']:.3g} % of the weights: shares to "
+        f"±{100 * share:.2g} %, angles to ±{angle:.2g}°"
+    ]

@@ -41,6 +41,7 @@ class Basis:
     `sizes`: elements of each of the T tensors; `gram`: (T, m, m) once measured, `estimate` before.
     `missing`: models that are not on this machine; then `layout` is that of a Llama of the assumed
     depth. `problem`: why models that are here cannot merge. `progress`: of measuring, 0 … 1.
+    `is_wanted`: someone asked for exact figures.
     """
 
     layout: Layout
@@ -53,8 +54,17 @@ class Basis:
     is_measuring: bool = False
     progress: float | None = None
     is_large: bool = False
+    is_wanted: bool = False
     states: list[object] = field(default_factory=list)
     looked: float = 0.0
+
+    @property
+    def known(self) -> tuple[Floats | None, Estimate | None]:
+        """The Gram matrices, and what they come from if they are estimates."""
+        exact, estimate = self.gram, self.estimate
+        if exact is not None or estimate is None:
+            return exact, None
+        return estimate.gram, estimate
 
 
 class Bases:
@@ -85,7 +95,10 @@ class Bases:
             is_due = basis is None or now > basis.looked + RETRY_SECONDS
             if basis is None or (is_due and _is_outdated(basis)):
                 here = {m: str(f) for m, f in zip(models, folders, strict=True) if f is not None}
-                basis = _assumed(layers, missing=missing) if missing else look(recipe, base, here)
+                if missing:
+                    basis = _assumed(layers, missing=missing)
+                else:
+                    basis = look(recipe, base, here, layers)
                 self._bases[key] = basis
                 while len(self._bases) > MOST_BASES:
                     del self._bases[next(iter(self._bases))]
@@ -97,6 +110,7 @@ class Bases:
     def measure(self, basis: Basis) -> None:
         """Begin to measure exactly, in a process, unless that is under way, done or impossible."""
         with self._lock:
+            basis.is_wanted = True
             self._begin(basis, self._measure)
 
     def close(self) -> None:
@@ -142,6 +156,10 @@ class Bases:
         elif basis.estimate is None:
             for estimate in estimates(plan, SAMPLED_ROUNDS):
                 basis.estimate = estimate
+                if basis.is_wanted:
+                    break
+        if basis.gram is None and basis.is_wanted:
+            self._measure(basis, plan)
 
     def _measure(self, basis: Basis, plan: Plan) -> None:
         basis.progress = 0.0
@@ -156,15 +174,18 @@ class Bases:
         basis.gram = found
 
 
-def look(recipe: Recipe, base: str | None, here: dict[str, str]) -> Basis:
-    """The basis of models that are `here`, in the folders given for them."""
+def look(recipe: Recipe, base: str | None, here: dict[str, str], layers: int) -> Basis:
+    """The basis of models that are `here`, in the folders given for them.
+
+    `layers`: the depth to assume if they cannot merge.
+    """
     from studio.merge.measure import measuring
 
     try:
         plan = check(measuring(recipe, base, here), Options())
         states: list[object] = [source.state() for source in plan.sources]
     except StudioError as error:
-        return _assumed(1, problem=str(error))
+        return _assumed(layers, problem=str(error))
     jobs = {job.name: job.numel for shard in plan.shards for job in shard.tensors}
     basis = Basis(plan.layout, [jobs[name] for name in plan.layout.names], plan=plan, states=states)
     basis.is_large = plan.bytes_read > MEASURED_UP_TO

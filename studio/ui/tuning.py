@@ -29,18 +29,19 @@ class Tuner:
         fit its models.
         """
         basis, base, base_problem = self._look(recipe, layers, base)
-        estimate = basis.estimate if basis.gram is None else None
-        gram = estimate.gram if estimate else basis.gram
+        # Asked first: whoever is told that nothing is measured any more also gets what was found.
+        is_measuring, progress = basis.is_measuring, basis.progress
+        gram, estimate = basis.known
         with self._my_turn():
             found = preview(recipe, basis.layout, basis.sizes, gram, base)
             shown = charts(found, errors(found, estimate.deviations) if estimate else None)
         return {
             "layers": basis.layout.num_layers,
             "basis": "assumed" if gram is None else "estimated" if estimate else "exact",
-            "exact": basis.gram is not None,
+            "exact": gram is not None and estimate is None,
             "sampled": round(estimate.part, 5) if estimate else None,
-            "measuring": basis.is_measuring,
-            "progress": basis.progress,
+            "measuring": is_measuring,
+            "progress": progress,
             "problem": basis.problem,
             "missing": list(basis.missing),
             "large": basis.is_large,
@@ -52,7 +53,7 @@ class Tuner:
         """The table of every tensor: its settings, weights and shares."""
         basis, _, _ = self._look(recipe, layers, None)
         with self._my_turn():
-            return tensor_table(preview(recipe, basis.layout, basis.sizes, basis.gram))
+            return tensor_table(preview(recipe, basis.layout, basis.sizes, basis.known[0]))
 
     def measure(self, recipe: Recipe, base: str | None = None) -> dict[str, Any]:
         """Begin to measure the sources exactly, unless that is under way or done."""
