@@ -16,7 +16,7 @@ from studio.serve.control import Control, Greeting
 from studio.serve.endpoint import Endpoint
 from studio.serve.engine import EngineGone
 from studio.serve.exchange import Exchange
-from studio.serve.log import cause, progress, read
+from studio.serve.log import Progress, cause, progress, read
 from studio.serve.meter import Meter
 from studio.serve.model_files import (
     ModelFiles,
@@ -133,6 +133,7 @@ class Keeper:
 
     def _launch(self) -> None:
         spec = self.board.state.spec
+        self.board.note(progress=Progress("looking for the model"))  # on the Hub it may take long
         files = self._files = model_files(spec.model)
         check(spec, files)
         self._halt_if_asked()
