@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from tests.checkpoints import write_checkpoint
 from tests.faults.hub_double import Hub, fill_cache, serve
-from tests.faults.merging import contents, run_studio, write_recipe, write_sources
+from tests.faults.merging import contents, environment, run_studio, write_recipe, write_sources
 
 NAMES = ["maker/Mythos-70b", "xwin/Xwin-70B-V0.1", "nous/Hermes-70b"]
 SMALL_MODEL = "xwin/Xwin-7B-V0.1"
@@ -211,3 +213,28 @@ def test_a_revision_can_be_named(tmp_path: Path, remote: Hub) -> None:
     other = write_recipe(tmp_path / "recipe.yaml", [f"{NAMES[0]}@v2", *NAMES[1:]])
     run = run_studio("check", other, **online(remote, tmp_path / "home"))
     assert run.returncode == 2 and f"{NAMES[0]}@v2" in run.stderr
+
+
+def test_the_page_finds_models_in_the_local_cache_and_fetches_none(
+    tmp_path: Path, remote: Hub
+) -> None:
+    for name in NAMES[:2]:
+        fill_cache(tmp_path / "home", name, remote.repositories[name])
+    snapshots = tmp_path / "home" / "hub"
+    (weights,) = snapshots.glob("models--xwin*/snapshots/*/model.safetensors")
+    weights.unlink()
+    code = (
+        "import sys; from studio.merge.preflight import folder_here\n"
+        "print([folder_here(model) for model in sys.argv[1:]])"
+    )
+    names = [*NAMES, "no such model", "./nowhere", str(remote.repositories[NAMES[2]])]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *names],
+        capture_output=True,
+        text=True,
+        env=environment(**online(remote, tmp_path / "home")),
+    )
+    assert run.returncode == 0, run.stderr
+    (first,) = snapshots.glob("models--maker*/snapshots/*")
+    assert run.stdout.strip() == str([first, None, None, None, None, remote.repositories[NAMES[2]]])
+    assert remote.requests == []
