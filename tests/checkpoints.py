@@ -7,7 +7,7 @@ folders of one seed hold the same model, whatever their format.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,17 @@ def write_checkpoint(folder: Path, arch: str = "llama", **options: Any) -> Path:
     return Toy(arch, config=config, **chosen).write(folder)
 
 
-def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """A tokenizer of whole words: <s>, </s>, <unk>, then w3, w4, …"""
-    words = ["<s>", "</s>", "<unk>", *(f"w{i}" for i in range(3, vocab_size))]
-    special = [
-        {"id": i, "content": words[i], "special": True}
-        | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-        for i in range(3)
-    ]
+def write_tokenizer(folder: Path, words: int | Sequence[str], added: Sequence[str] = ()) -> None:
+    """A tokenizer of whole words, then added tokens; of a number: <s>, </s>, <unk>, w3, w4, …"""
+    if isinstance(words, int):
+        words = ["<s>", "</s>", "<unk>", *(f"w{i}" for i in range(3, words))]
     vocab = {word: i for i, word in enumerate(words)}
+    numbered = [(vocab[word], word) for word in ("<s>", "</s>", "<unk>")]
+    special = [
+        {"id": number, "content": token, "special": True}
+        | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        for number, token in (*sorted(numbered), *enumerate(added, len(words)))
+    ]
     content = {
         "version": "1.0",
         "truncation": None,

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(options, "json", False):
-            emit({"event": "error", "message": str(error), "error": str(error)})
+            emit({"event": "error", "message": str(error), "error": str(error), **error.data})
         return BAD_INPUT
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr)

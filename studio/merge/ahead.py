@@ -36,10 +36,10 @@ class Ahead:
         self._inputs: dict[str, Inputs] = {}
         self.records: dict[str, TensorRecord] = {}
 
-    def measured(self, job: TensorJob) -> tuple[Inputs, list[float]]:
+    def measured(self, job: TensorJob) -> tuple[Inputs, list[list[float]]]:
         """The sources and weights of a job that is not finished, waiting for them if need be."""
         self._await(job)
-        return self._inputs[job.name], self.records[job.name].weights
+        return self._inputs[job.name], self.records[job.name].by_group
 
     def finish(self, job: TensorJob) -> None:
         """Let go of the sources of a job that is mixed; its record stays."""

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from studio import chat_template
 from studio.durable import sync_folder
@@ -14,7 +15,8 @@ from studio.merge.plan import Plan
 from studio.merge.recipe_dump import dump_recipe
 from studio.merge.report import FILE as REPORT
 from studio.merge.report import make_report, report_text
-from studio.weights.strict_json import read_object
+from studio.merge.tokenizer_files import changed_files
+from studio.weights.strict_json import parse_object
 
 INDEX = "model.safetensors.index.json"
 CARD = "README.md"
@@ -35,7 +37,8 @@ def write_companions(
     bytes, but for the time in the report. Each file is synced to disk. Raises StudioError if a
     source's file cannot be read or the disk is full.
     """
-    base = plan.sources[0].path
+    paths = {source.label: source.path for source in plan.sources}
+    base = paths[plan.alignment.origin] if plan.alignment else plan.sources[0].path
     template = chat_template.resolve(
         plan.recipe.final.chat_template, [source.path for source in plan.sources]
     )
@@ -44,7 +47,8 @@ def write_companions(
     files = {"config.json": _json(dict(plan.config))}
     if len(plan.shards) > 1:
         files[INDEX] = _json(_index(plan))
-    files |= _tokenizer(base, template)
+    changed = changed_files(paths, plan.alignment) if plan.alignment else {}
+    files |= _tokenizer(base, template, changed)
     files[RECIPE] = dump_recipe(plan.recipe).encode()
     files[CARD] = make_card(plan, report, prompt).encode()
     report["files"] = sorted(files)
@@ -62,16 +66,21 @@ def _index(plan: Plan) -> dict[str, object]:
     }
 
 
-def _tokenizer(base: Path, template: str | None) -> dict[str, bytes]:
-    """The base's tokenizer files; with the given chat template in both places that hold one.
+def _tokenizer(
+    base: Path, template: str | None, changed: Mapping[str, dict[str, Any]]
+) -> dict[str, bytes]:
+    """The base's tokenizer files, as they are or `changed`; with the given chat template in both
+    places that hold one.
 
     Old tools know only tokenizer_config.json, and where the two differ it depends on the tool
     which one rules.
     """
     files = {name: _read(base / name) for name in TOKENIZER_FILES if (base / name).is_file()}
+    files |= {name: _json(content) for name, content in changed.items()}
     if template is not None:
         if chat_template.CONFIG in files:
-            config = read_object(base / chat_template.CONFIG) | {"chat_template": template}
+            config = parse_object(files[chat_template.CONFIG], base / chat_template.CONFIG)
+            config["chat_template"] = template
             files[chat_template.CONFIG] = _json(config)
         files[chat_template.FILE] = template.encode()
     return files

@@ -104,10 +104,7 @@ def vocabulary_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if len({repr(size) for size in given.values()}) < 2:
         return []
     listing = ", ".join(f"{name}: {size}" for name, size in given.items())
-    return [
-        f"the vocabularies have different sizes ({listing}): merging by token is not supported "
-        "yet; use sources of one vocabulary"
-    ]
+    return [f"the vocabularies have different sizes ({listing}); merge by token (tokenizer_source)"]
 
 
 def _normalised(config: Mapping[str, Any]) -> dict[str, Any]:

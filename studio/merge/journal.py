@@ -21,10 +21,20 @@ NAME = "merge-journal.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
-    """What was found and used for one mixed tensor: Gram matrix (n, n) and weights (n,)."""
+    """What was found and used for one mixed tensor: Gram matrix (n, n) and weights (n,).
+
+    `groups`: of an aligned tensor, the weights of each group of tokens, (C, n); then `weights` are
+    those of the largest group, and `gram` is of sources filled in like inputs.
+    """
 
     gram: list[list[float]]
     weights: list[float]
+    groups: list[list[float]] | None = None
+
+    @property
+    def by_group(self) -> list[list[float]]:
+        """The weights of each group of elements; a tensor that is not aligned has one."""
+        return self.groups or [self.weights]
 
 
 @dataclass(frozen=True, slots=True)

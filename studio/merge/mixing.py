@@ -19,6 +19,7 @@ import numpy as np
 from studio.errors import StudioError
 from studio.merge import budget
 from studio.merge.ahead import Ahead, Pieces
+from studio.merge.aligned import aligned_record
 from studio.merge.blocks import Block, Segment, blocks_of
 from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
@@ -34,7 +35,8 @@ from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
 WRITERS = 2  # one computes a checksum while the other waits for the disk
-Work = tuple[Inputs, Sequence[float] | None]  # a segment's sources and weights; None: to be copied
+# A segment's sources and the weights of its groups of elements; None: to be copied.
+Work = tuple[Inputs, Sequence[Sequence[float]] | None]
 
 
 class Kernels(Protocol):
@@ -120,11 +122,15 @@ class Mixer:
         buffer[: len(block.header)] = block.header
         for segment, (inputs, weights) in zip(block.segments, work, strict=True):
             out = Flat(segment.job.dtype, memory[segment.at : segment.at + segment.nbytes])
-            sources = inputs.elements(segment.start, segment.stop)
             if weights is None:
+                sources = inputs.elements(segment.start, segment.stop)
                 self._copy(segment.job, sources, out)
-            else:
-                self._mix(segment.job, sources, weights, out)
+                continue
+            for part in inputs.parts(segment.start, segment.stop):
+                at = part.at - segment.start
+                room = out.part(at, at + part.flats[0].count)
+                own = [weights[part.group][number] for number in part.sources]
+                self._mix(segment.job, part.flats, own, room)
         return self._writer.submit(self._write, file, block, buffer)
 
     def _mix(
@@ -177,21 +183,30 @@ class Mixer:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
         inputs = Inputs(job, keep=keep)
         self._reader.submit(inputs.prefetch)
-        starts = range(0, max(job.numel, 1), PIECE)
-        return inputs, [self._workers.submit(self._piece, inputs, start) for start in starts]
+        starts = range(0, max(job.measured, 1), PIECE)
+        return inputs, [self._workers.submit(self._piece, job, inputs, start) for start in starts]
 
-    def _piece(self, inputs: Inputs, start: int) -> Floats:
-        return self._kernels.partial_gram(inputs.elements(start, start + PIECE))
+    def _piece(self, job: TensorJob, inputs: Inputs, start: int) -> Floats:
+        """Of each group (C, n, n), in the difference basis of the sources that have it."""
+        found = np.zeros((job.groups, len(job.inputs), len(job.inputs)))
+        for part in inputs.parts(start, start + PIECE):
+            try:
+                square = self._kernels.partial_gram(part.flats)
+            except NonFinite as error:
+                assert error.source is not None
+                raise self._damaged(job, part.sources[error.source]) from None
+            found[part.group][np.ix_(part.sources, part.sources)] += square
+        return found
 
     def _record(self, job: TensorJob, pieces: Pieces) -> TensorRecord:
         """The job's Gram matrix, from its measured pieces, and the weights that follow from it."""
-        try:
-            gram = from_difference_basis(np.sum([piece.result() for piece in pieces], axis=0))
-        except NonFinite as error:
-            assert error.source is not None
-            raise self._damaged(job, error.source) from None
+        total = np.sum([piece.result() for piece in pieces], axis=0)
         plan, row = self._plan, self._plan.row_of[job.name]
         settings = [{k: v[row : row + 1] for k, v in s.items()} for s in plan.settings]
+        if job.runs:
+            assert plan.alignment is not None
+            return aligned_record(plan.recipe, total, settings, plan.alignment)
+        gram = from_difference_basis(total[0])
         weights = solve(plan.recipe, gram[None], settings)[-1].weights[0]
         return TensorRecord(gram.tolist(), weights.tolist())
 

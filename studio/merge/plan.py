@@ -9,6 +9,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+from studio.merge.alignment import Alignment
 from studio.merge.coefficients import settings_of
 from studio.merge.gradient import Floats
 from studio.merge.layout import Layout
@@ -17,6 +18,7 @@ from studio.merge.recipe_dump import dump_recipe
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.header import TensorInfo, make_header
+from studio.weights.rows import Run
 
 # Raised when the way weights are computed or laid out changes, so that no older half is resumed.
 ENGINE = 1
@@ -48,7 +50,8 @@ class TensorJob:
     """One tensor of the result.
 
     `inputs`: the source tensors, one for each source of the recipe, or the single one to copy.
-    `dtype`: of the result, in safetensors' names.
+    `dtype`: of the result, in safetensors' names. `runs`: where the rows of an aligned tensor lie
+    in the sources; empty where every element lies at its own place.
     """
 
     name: str
@@ -56,6 +59,22 @@ class TensorJob:
     dtype: str
     inputs: tuple[TensorInfo, ...]
     sources: tuple[int, ...]
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """The elements of a row."""
+        return prod(self.shape[1:])
+
+    @property
+    def measured(self) -> int:
+        """The number of elements that a Gram matrix is of; the result has the first `numel`."""
+        return (self.runs[-1].at + self.runs[-1].count) * self.width if self.runs else self.numel
+
+    @property
+    def groups(self) -> int:
+        """How many groups of elements have weights of their own."""
+        return 1 + max((run.group for run in self.runs), default=0)
 
     @property
     def numel(self) -> int:
@@ -96,6 +115,7 @@ class Plan:
 
     `layout`: the tensors that are mixed (others are copied); `config`: the result's config.json;
     `notes`: what was decided about tensors that are not simply mixed; `warnings`: for the user.
+    `alignment`: of the vocabularies, where the recipe merges by token.
     """
 
     recipe: Recipe
@@ -107,6 +127,7 @@ class Plan:
     config: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    alignment: Alignment | None = None
 
     @property
     def bytes_read(self) -> int:
@@ -144,6 +165,7 @@ class Plan:
             "shards": [[s.file, [(j.name, j.dtype) for j in s.tensors]] for s in self.shards],
             "device": self.options.device,
             "config": self.config,
+            "alignment": self.alignment and self.alignment.fingerprint,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

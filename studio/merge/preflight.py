@@ -10,6 +10,7 @@ from typing import Any
 
 from studio import chat_template
 from studio.errors import StudioError
+from studio.merge.alignment import Alignment
 from studio.merge.compare import (
     Comparison,
     compare_configs,
@@ -21,13 +22,16 @@ from studio.merge.layout import is_head
 from studio.merge.output import folder_problems, space_problems
 from studio.merge.plan import Options, Plan, shards_of
 from studio.merge.recipe import Recipe
-from studio.merge.tensors import Matching, is_vocabulary, match_tensors
+from studio.merge.tensors import Matching, Wanted, is_vocabulary, match_tensors, rows_of
+from studio.merge.tokenizer_files import changed_files
 from studio.merge.tokenizers import compare_tokenizers
+from studio.merge.vocabularies import add_table, alignment_of
 from studio.weights import hub
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
 from studio.weights.strict_json import read_object, shown
 
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SHORT_NAMES = {long: short for short, long in TORCH_NAMES.items()}
 
 
@@ -48,7 +52,8 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
         problems += folder_problems(out)
     sources = _open(recipe, configs, problems)
     if compared.misfits or len(sources) < len(recipe.sources):
-        raise StudioError.listing("these sources cannot merge", problems)
+        data = _differing(recipe, folders, configs, problems) if not compared.misfits else {}
+        raise StudioError.listing("these sources cannot merge", problems, data)
     warnings = [*recipe.warnings, *compared.warnings, *texts.warnings]
     return _plan(recipe, sources, (options, out), (problems, warnings))
 
@@ -68,13 +73,19 @@ def _plan(
     (options, out), (problems, warnings) = wanted, found
     dtype_name = options.dtype or recipe.dtype
     dtype = SHORT_NAMES[dtype_name] if dtype_name else _promoted(sources)
-    matching = match_tensors(sources, _num_layers(sources[0]), dtype, options.missing)
+    num_layers = _num_layers(sources[0])
+    alignment = _alignment(recipe, sources, (problems, warnings))
+    matching = match_tensors(sources, num_layers, Wanted(dtype, options.missing, alignment))
     shards = shards_of(matching.jobs, options.shard_bytes)
     problems += matching.problems
     if out is not None:
         problems += space_problems(out, shards)
+    data: dict[str, Any] = {}
+    if matching.rows_differ and not recipe.is_aligned:
+        rows = {source.label: rows_of(source) for source in sources}
+        data = add_table({source.label: source.path for source in sources}, rows, problems)
     if problems:
-        raise StudioError.listing("this recipe cannot be merged", problems)
+        raise StudioError.listing("this recipe cannot be merged", problems, data)
     assert matching.layout is not None
     plan = Plan(
         recipe=recipe,
@@ -83,12 +94,41 @@ def _plan(
         layout=matching.layout,
         shards=shards,
         dtype=dtype,
-        config=_result_config(sources[0].config, matching, dtype),
-        notes=tuple(matching.notes),
+        config=_result_config(_base_config(sources, alignment), matching, dtype),
+        notes=(*matching.notes, *(alignment.notes if alignment else ())),
         warnings=tuple(warnings),
+        alignment=alignment,
     )
     plan.settings  # noqa: B018  a rule that matches nothing is a problem of the recipe, found here
     return plan
+
+
+def _alignment(
+    recipe: Recipe, sources: tuple[Checkpoint, ...], found: tuple[list[str], list[str]]
+) -> Alignment | None:
+    """The alignment of a recipe that merges by token; adds to the problems and warnings."""
+    problems, warnings = found
+    if not recipe.is_aligned:
+        return None
+    try:
+        alignment = alignment_of(recipe, sources, warnings)
+        changed_files({source.label: source.path for source in sources}, alignment)
+    except StudioError as error:
+        problems.append(str(error))
+        return None
+    return alignment
+
+
+def _base_config(sources: tuple[Checkpoint, ...], alignment: Alignment | None) -> dict[str, Any]:
+    """The base's config, with the ids of special tokens of the model that gives the tokenizer."""
+    config = dict(sources[0].config)
+    if alignment is not None and alignment.origin != sources[0].label:
+        (origin,) = (source for source in sources if source.label == alignment.origin)
+        for key in SPECIAL_IDS:
+            config.pop(key, None)
+            if key in origin.config:
+                config[key] = origin.config[key]
+    return config
 
 
 def _small_files(
@@ -111,7 +151,8 @@ def _text_findings(recipe: Recipe, folders: Mapping[str, Path], options: Options
     """What is wrong with the tokenizers and the chat template."""
     found = Comparison()
     try:
-        found.problems, found.warnings = compare_tokenizers(folders)
+        if not recipe.is_aligned:
+            found.problems, found.warnings = compare_tokenizers(folders)
     except StudioError as error:
         found.problems.append(str(error))
     if "tokenizer" in options.allow:
@@ -124,11 +165,24 @@ def _text_findings(recipe: Recipe, folders: Mapping[str, Path], options: Options
     return found
 
 
+def _differing(
+    recipe: Recipe,
+    folders: Mapping[str, Path],
+    configs: Mapping[str, Mapping[str, Any]],
+    problems: list[str],
+) -> dict[str, Any]:
+    """Show the vocabularies beside each other if their sizes differ by the configs."""
+    if recipe.is_aligned or not vocabulary_problems(configs):
+        return {}
+    rows = {model: value_of(config, "vocab_size") for model, config in configs.items()}
+    return add_table(folders, rows, problems)
+
+
 def _open(
     recipe: Recipe, configs: Mapping[str, Mapping[str, Any]], problems: list[str]
 ) -> tuple[Checkpoint, ...]:
     """The sources that can be opened; adds to `problems`, and with any, downloads nothing more."""
-    if any(hub.local_folder(model) is None for model in configs):
+    if not recipe.is_aligned and any(hub.local_folder(model) is None for model in configs):
         problems += vocabulary_problems(configs)
     sources = []
     for model in configs:

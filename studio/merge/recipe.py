@@ -38,6 +38,8 @@ class Stage:
 
     The first input is the base: the t = 0 end of a slerp, and the model whose config and
     tokenizer the result takes. All slices have the same models in the same order.
+    `tokenizer`: merge by token instead of by row, into the vocabulary of "base", "union" or one of
+    the models.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Stage:
     dtype: str | None = None
     out_dtype: str | None = None
     chat_template: str | None = None
+    tokenizer: str | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -93,6 +96,11 @@ class Recipe:
         while model in by_name:
             model = by_name[model].models[0]
         return model
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether a stage merges by token."""
+        return any(stage.tokenizer is not None for stage in self.stages)
 
     @property
     def dtype(self) -> str | None:

@@ -49,7 +49,7 @@ def _stage_data(stage: Stage) -> dict[str, Any]:
     method = METHODS[stage.method]
     data: dict[str, Any] = {} if stage.name is None else {"name": stage.name}
     data["merge_method"] = stage.method
-    if method.needs_base:
+    if method.needs_base or stage.tokenizer is not None:
         data["base_model"] = stage.models[0]
     if len(stage.slices) == 1 and stage.slices[0].end is None:
         data["models"] = [_input_data(entry, method) for entry in stage.slices[0].inputs]
@@ -58,6 +58,7 @@ def _stage_data(stage: Stage) -> dict[str, Any]:
     if stage.settings:
         data["parameters"] = _settings_data(stage.settings, method)
     optional = {key: getattr(stage, key) for key in ("dtype", "out_dtype", "chat_template")}
+    optional["tokenizer_source"] = stage.tokenizer
     return data | {key: value for key, value in optional.items() if value is not None}
 
 

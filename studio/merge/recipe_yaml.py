@@ -7,6 +7,7 @@ from studio.merge.gradient import Parameter
 from studio.merge.methods import METHODS, UNSUPPORTED, Method, Setting
 from studio.merge.parameter_yaml import read_parameter
 from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage, ordered
+from studio.merge.tokenizer_yaml import check_tokenizer, read_tokenizer
 from studio.merge.yaml_nodes import Field, documents
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -18,14 +19,10 @@ WITHOUT_EFFECT = {
     "allow_crimes", "trust_remote_code", "random_seed", "out_shard_size", "low_cpu_memory",
     "clone_tensors", "cuda",
 }  # fmt: skip
-UNSUPPORTED_KEYS = {
-    "tokenizer_source": "merging by token is not supported yet; use sources of one vocabulary",
-    "tokenizer": "merging by token is not supported yet; use sources of one vocabulary",
-}
 BASE = "the base"
 STAGE_KEYS = (
     "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
-    "out_dtype", "chat_template",
+    "out_dtype", "chat_template", "tokenizer_source", "tokenizer",
 )  # fmt: skip
 
 
@@ -61,11 +58,9 @@ class _StageReader:
     def _fields(self) -> dict[str, Field]:
         kept: dict[str, Field] = {}
         for key, field in self.document.entries():
-            if key in (*STAGE_KEYS, *UNSUPPORTED_KEYS) and field.is_null:
+            if key in STAGE_KEYS and field.is_null:
                 continue  # written out, but not set
-            if key in UNSUPPORTED_KEYS:
-                field.fail(UNSUPPORTED_KEYS[key])
-            elif key in STAGE_KEYS:
+            if key in STAGE_KEYS:
                 kept[key] = field
             elif any(key in method.settings for method in METHODS.values()):
                 field.fail(f'"{key}" is in the wrong place; it belongs under parameters:')
@@ -123,8 +118,10 @@ class _StageReader:
             dtype=self._dtype("dtype"),
             out_dtype=self._dtype("out_dtype"),
             chat_template=self._optional("chat_template"),
+            tokenizer=read_tokenizer(self.fields),
         )
         self._check_inputs(stage, base)
+        check_tokenizer(stage, self.fields, base)
         return stage
 
     def _check_inputs(self, stage: Stage, base: str | None) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from studio.merge.layout import Layout, is_buffer, is_head, place
+from studio.merge.alignment import Alignment
+from studio.merge.layout import Layout, is_buffer, is_head
 from studio.merge.plan import TensorJob
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS
@@ -11,6 +12,7 @@ from studio.weights.header import TensorInfo
 
 SHOWN = 4
 LONGEST = 120
+DIFFERENT = "the vocabularies have different sizes"
 
 
 @dataclass(slots=True)
@@ -18,7 +20,8 @@ class Matching:
     """The outcome for all tensors: jobs in the order of the model, problems and notes.
 
     `mixed`: the names of the tensors that are mixed, not copied. `clashes`: the names of those
-    whose shapes differ, by what is to be said about them.
+    whose shapes differ, by what is to be said about them. `rows_differ`: whether these are tables
+    of tokens that differ in their rows alone.
     """
 
     jobs: list[TensorJob] = field(default_factory=list)
@@ -26,17 +29,25 @@ class Matching:
     layout: Layout | None = None
     problems: list[str] = field(default_factory=list)
     clashes: dict[str, list[str]] = field(default_factory=dict)
+    rows_differ: bool = False
     notes: list[str] = field(default_factory=list)
 
 
-def match_tensors(
-    sources: Sequence[Checkpoint], num_layers: int, dtype: str, missing: str
-) -> Matching:
-    """Match the sources' tensors by name; the first source is the base.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How tensors are to be matched.
 
     `dtype`: of mixed tensors, in safetensors' names; `missing`: "error", or "base" to take
-    tensors that some sources lack from the base.
+    tensors that some sources lack from the base; `alignment`: of the vocabularies, if by token.
     """
+
+    dtype: str
+    missing: str
+    alignment: Alignment | None = None
+
+
+def match_tensors(sources: Sequence[Checkpoint], num_layers: int, wanted: Wanted) -> Matching:
+    """Match the sources' tensors by name; the first source is the base."""
     found = Matching()
     names = list(dict.fromkeys(name for source in sources for name in source.tensors))
     full = Layout.of(names, num_layers)
@@ -49,14 +60,14 @@ def match_tensors(
         elif None in infos:
             lacking = [s.label for s, info in zip(sources, infos, strict=True) if info is None]
             absent[name] = lacking
-            if missing == "base":
+            if wanted.missing == "base":
                 copied.append(name)
         else:
-            _add_mix(found, name, [info for info in infos if info], (dtype, sources))
+            _add_mix(found, [info for info in infos if info], name, (sources, wanted))
     for clash, clashing in found.clashes.items():
         verb = "have" if clashing[1:] else "has"
         found.problems.append(f"{_listing(clashing)} {verb} {clash}")
-    if absent and missing != "base":
+    if absent and wanted.missing != "base":
         found.problems += _absences(absent)
     _add_copies(found, sources[0], copied)
     if any(name.endswith(".weight") and is_head(name) for name in full.names):
@@ -82,35 +93,54 @@ def is_vocabulary(name: str) -> bool:
     return name.endswith(words)
 
 
+def rows_of(source: Checkpoint) -> int:
+    """The rows of the source's table of token embeddings; 0 if it has none."""
+    shapes = (info.shape for name, info in source.tensors.items() if is_vocabulary(name))
+    return next((shape[0] for shape in shapes if shape), 0)
+
+
 def _is_copied(name: str, infos: Sequence[TensorInfo | None]) -> bool:
     return is_buffer(name) or any(info and info.dtype not in FLOATS for info in infos)
 
 
 def _add_mix(
     found: Matching,
-    name: str,
     infos: Sequence[TensorInfo],
-    target: tuple[str, Sequence[Checkpoint]],
+    name: str,
+    given: tuple[Sequence[Checkpoint], Wanted],
 ) -> None:
-    dtype, sources = target
-    shapes = {info.shape for info in infos}
-    if len(shapes) > 1:
-        listing = ", ".join(
-            f"{source.label} {list(info.shape)}"
-            for source, info in zip(sources, infos, strict=True)
-        )
-        rows_differ = len({shape[1:] for shape in shapes}) == 1 and place(name, -1) != "norm"
-        hint = (
-            "the vocabularies have different sizes; merging by token is not supported yet, use "
-            "sources of one vocabulary"
-            if rows_differ
-            else "use models of one architecture and size"
-        )
-        found.clashes.setdefault(f"different shapes ({listing}): {hint}", []).append(name)
-        return
+    sources, wanted = given
     everyone = tuple(range(len(infos)))
-    found.jobs.append(TensorJob(name, infos[0].shape, dtype, tuple(infos), everyone))
+    shapes = {info.shape for info in infos}
+    alignment = wanted.alignment if is_vocabulary(name) or is_head(name) else None
+    if alignment and all(
+        info.shape[:1] == (rows_of(source),) and info.shape[1:] == infos[0].shape[1:]
+        for source, info in zip(sources, infos, strict=True)
+    ):
+        shape = (alignment.rows, *infos[0].shape[1:])
+        job = TensorJob(name, shape, wanted.dtype, tuple(infos), everyone, alignment.runs)
+    elif alignment or len(shapes) > 1:
+        _add_clash(found, infos, name, sources)
+        return
+    else:
+        job = TensorJob(name, infos[0].shape, wanted.dtype, tuple(infos), everyone)
+    found.jobs.append(job)
     found.mixed.append(name)
+
+
+def _add_clash(
+    found: Matching, infos: Sequence[TensorInfo], name: str, sources: Sequence[Checkpoint]
+) -> None:
+    listing = ", ".join(
+        f"{source.label} {list(info.shape)}" for source, info in zip(sources, infos, strict=True)
+    )
+    widths = {info.shape[1:] for info in infos}
+    if len(widths) == 1 and (is_vocabulary(name) or is_head(name)):
+        found.rows_differ = True
+        hint = DIFFERENT
+    else:
+        hint = "use models of one architecture and size"
+    found.clashes.setdefault(f"different shapes ({listing}): {hint}", []).append(name)
 
 
 def _add_copies(found: Matching, base: Checkpoint, names: Sequence[str]) -> None:

@@ -71,6 +71,7 @@ def _stage_to_json(stage: Stage) -> dict[str, Any]:
         "dtype": stage.dtype,
         "out_dtype": stage.out_dtype,
         "chat_template": stage.chat_template,
+        "tokenizer": stage.tokenizer,
         "settings": _settings_to_json(stage.settings),
         "slices": [
             {
@@ -107,6 +108,7 @@ def _stage(data: object) -> Stage:
         dtype=_optional(fields.get("dtype")),
         out_dtype=_optional(fields.get("out_dtype")),
         chat_template=_optional(fields.get("chat_template")),
+        tokenizer=_optional(fields.get("tokenizer")),
     )
 
 

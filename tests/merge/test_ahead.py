@@ -46,7 +46,7 @@ class Watched:
 
     def use(self, job: TensorJob) -> list[float]:
         """Measure a job and mix it."""
-        _, weights = self.ahead.measured(job)
+        _, (weights,) = self.ahead.measured(job)
         self.kept.pop(job.name, None)
         self.ahead.finish(job)
         return weights
@@ -56,7 +56,7 @@ class Watched:
 def test_every_tensor_is_started_and_recorded_once_in_order(step: int) -> None:
     wanted = jobs(*range(0, 100 * MB, MB))
     watched = Watched(wanted, 1000 * MB)
-    found = [watched.ahead.measured(job)[1] for job in wanted[::step]]
+    found = [watched.ahead.measured(job)[1][0] for job in wanted[::step]]
     assert found == [[float(number + 1)] for number in range(0, 100, step)]
     assert set(watched.ahead.all_records()) == {job.name for job in wanted}
     assert watched.started == watched.recorded == [job.name for job in wanted]

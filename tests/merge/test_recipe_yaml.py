@@ -188,6 +188,27 @@ def test_weight_of_the_base_has_no_effect() -> None:
     assert recipe.warnings[0].endswith("weight has no effect here under the base and is ignored")
 
 
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("tokenizer_source: base", "base"),
+        ("tokenizer_source: union", "union"),
+        ("tokenizer_source: B", "B"),
+        ("tokenizer: {source: base}", "base"),
+        ("tokenizer: {source: A, tokens: null, pad_to_multiple_of: ~}", "A"),
+        ("tokenizer: {}", "union"),
+        ("tokenizer:", None),
+    ],
+)
+def test_tokenizer_is_named_in_either_way(text: str, tokenizer: str | None) -> None:
+    recipe = load_recipe(f"{SLERP}{text}\n")
+    assert recipe.final.tokenizer == tokenizer
+    assert recipe.is_aligned is (tokenizer is not None)
+    assert load_recipe(dump_recipe(recipe)) == recipe
+    linear = load_recipe(f"{LINEAR}base_model: A\n{text}\n")
+    assert load_recipe(dump_recipe(linear)) == linear
+
+
 def test_karcher_and_model_stock_need_no_numbers() -> None:
     assert load_recipe(KARCHER).final.models == ("A", "B", "C")
     assert load_recipe(f"{KARCHER}base_model: C\n").final.models == ("C", "A", "B")
@@ -409,8 +430,29 @@ REFUSED = {
         SLERP + "modules: {default: {slice: []}}\n",
         r'line 8: .*"slice" \(did you mean "slices"\?\)',
     ),
-    "tokenizer_source": (SLERP + "tokenizer_source: union\n", "line 8: tokenizer_source: .*not"),
-    "tokenizer": (SLERP + "tokenizer:\n  source: base\n", "line 9: tokenizer: .*not supported"),
+    "tokenizer_source": (
+        SLERP + "tokenizer_source: C\n",
+        'line 8: tokenizer_source: "C" is neither base nor union nor a model of this stage; use '
+        "one of base, union, A, B",
+    ),
+    "typo of union": (SLERP + "tokenizer_source: uniom\n", r"did you mean \"union\"\?"),
+    "both ways": (
+        SLERP + "tokenizer_source: base\ntokenizer: {source: base}\n",
+        "line 9: tokenizer: given beside tokenizer_source; keep one",
+    ),
+    "single tokens": (
+        SLERP + "tokenizer:\n  source: base\n  tokens: {x: {source: B}}\n",
+        "line 10: tokens: giving single tokens a source is not supported",
+    ),
+    "padding": (
+        SLERP + "tokenizer: {source: base, pad_to_multiple_of: 64}\n",
+        "line 8: pad_to_multiple_of: padding the vocabulary is not supported",
+    ),
+    "typo in tokenizer": (SLERP + "tokenizer: {sorce: base}\n", r"did you mean \"source\"\?"),
+    "tokenizer without base": (
+        LINEAR + "tokenizer_source: union\n",
+        r"line 9: tokenizer_source: needs base_model beside it.*\(one of A, B\)",
+    ),
     "dtype of another name": (SLERP + "dtype: bf16\n", 'line 8: dtype: "bf16".*use bfloat16, fl'),
     "dtype too wide": (SLERP + "dtype: float64\n", r'"float64" is not supported \(did you mean'),
     "out_dtype": (SLERP + "out_dtype: int8\n", 'line 8: out_dtype: "int8" is not supported'),
@@ -500,7 +542,8 @@ def stage(draw: st.DrawFn, models: tuple[str, ...], name: str) -> Stage:
     template = (
         st.none() | TEXTS | st.just("{% for m in messages %}\n  {{ m }}: '\"\n{% endfor %}\n")
     )
-    return Stage(method, parts, name, own, draw(dtypes), draw(dtypes), draw(template))
+    tokenizer = draw(st.sampled_from([None, "base", "union", *models]))
+    return Stage(method, parts, name, own, draw(dtypes), draw(dtypes), draw(template), tokenizer)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

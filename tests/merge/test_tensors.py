@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from studio.merge.tensors import Matching, match_tensors
+from studio.merge.tensors import Matching, Wanted, match_tensors
 from studio.weights.checkpoint import Checkpoint
 from tests.checkpoints import write_checkpoint
 
@@ -20,7 +20,7 @@ def sources(tmp_path: Path, *options: dict[str, Any]) -> list[Checkpoint]:
 
 
 def match(opened: list[Checkpoint], missing: str = "error", dtype: str = "BF16") -> Matching:
-    return match_tensors(opened, 2, dtype, missing)
+    return match_tensors(opened, 2, Wanted(dtype, missing))
 
 
 def test_equal_models_are_mixed_whole_and_in_the_order_of_the_model(tmp_path: Path) -> None:
@@ -87,12 +87,13 @@ def test_a_missing_tensor_can_come_from_the_base(tmp_path: Path) -> None:
     assert any("only.here" in note for note in found.notes)
 
 
-def test_different_vocabularies_say_what_is_not_supported(tmp_path: Path) -> None:
+def test_different_vocabularies_are_told(tmp_path: Path) -> None:
     found = match(sources(tmp_path, {"vocab_size": 96}, {"vocab_size": 97}))
     (problem,) = found.problems
     assert problem.startswith("model.embed_tokens.weight, lm_head.weight have different shapes")
     assert "model-0 [96, 32], model-1 [97, 32]" in problem
-    assert "merging by token is not supported yet" in problem
+    assert problem.endswith("the vocabularies have different sizes")
+    assert found.rows_differ
 
 
 def test_different_inner_shapes_are_named_once_with_both_values(tmp_path: Path) -> None:

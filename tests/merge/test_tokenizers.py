@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from studio.errors import StudioError
-from studio.merge.tokenizers import compare_tokenizers, vocabulary
+from studio.merge.tokenizers import compare_tokenizers
+from studio.merge.vocabulary import read_vocabulary
 
 
 def folder(at: Path, content: Any, file: str = "tokenizer.json") -> Path:
@@ -15,6 +16,11 @@ def folder(at: Path, content: Any, file: str = "tokenizer.json") -> Path:
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     (at / file).write_bytes(text)
     return at
+
+
+def vocabulary(at: Path) -> dict[int, str] | None:
+    found = read_vocabulary(at)
+    return None if found is None else found.by_id
 
 
 def words(*tokens: str, added: Any = ()) -> dict[str, Any]:

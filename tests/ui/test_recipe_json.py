@@ -20,6 +20,7 @@ RICH = """
 merge_method: slerp
 base_model: a
 chat_template: chatml
+tokenizer_source: union
 out_dtype: float32
 slices:
   - sources:
