@@ -88,6 +88,23 @@ class Alignment:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def vocabulary_of(recipe: Recipe) -> str | None:
+    """Where the result's vocabulary comes from: "base", "union" or a source; None if by row.
+
+    "base" is the recipe's; a union of a part of the sources counts as one of all.
+    """
+    if not recipe.is_aligned:
+        return None
+    by_name = {stage.name: stage for stage in recipe.stages if stage.name}
+    stage = recipe.final
+    while stage.tokenizer != "union":
+        first = _first(stage)
+        if first not in by_name:
+            return "base" if first == recipe.base else first
+        stage = by_name[first]
+    return "union"
+
+
 def tokens_of(vocabulary: Vocabulary, rows: int) -> tuple[Token, ...]:
     """The tokens of a model's rows; a token of a higher id has no row and does not count."""
     found: dict[Token, None] = {}

@@ -7,6 +7,7 @@ fingerprints, wherever the models lie, and replaced as a whole: any number of pr
 write here.
 """
 
+import hashlib
 import io
 import zipfile
 import zlib
@@ -133,8 +134,13 @@ def _pairs(count: int) -> list[tuple[int, int]]:
 
 
 def _reads(job: TensorJob, source: int) -> str:
-    """What the job reads of a source; an output head may be the embeddings of another model."""
-    return f"{job.inputs[source].name} {list(job.shape)}"
+    """What the job reads of a source; an output head may be the embeddings of another model.
+
+    The product of two aligned tensors depends on all the sources: tokens are filled in from others.
+    """
+    rows = [(run.at, run.count, run.starts) for run in job.runs if run.at < job.shape[0]]
+    digest = f" {hashlib.sha256(repr(rows).encode()).hexdigest()[:32]}" if rows else ""
+    return f"{job.inputs[source].name} {list(job.shape)}{digest}"
 
 
 def _write(path: Path, pair: _Pair) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from studio.merge.alignment import vocabulary_of
 from studio.merge.gradient import Floats, constant
 from studio.merge.grams import Grams, jobs_of
 from studio.merge.methods.linear import LINEAR
@@ -58,4 +59,6 @@ def measuring(recipe: Recipe, base: str | None, folders: Mapping[str, str] | Non
     folders = folders or {}
     inputs = tuple(Input(folders.get(model, model)) for model in models_of(recipe, base))
     settings = {"weight": constant(1.0)}
-    return Recipe((Stage(LINEAR.name, (Slice(inputs),), settings=settings),))
+    tokenizer = vocabulary_of(recipe)
+    tokenizer = tokenizer and folders.get(tokenizer, tokenizer)
+    return Recipe((Stage(LINEAR.name, (Slice(inputs),), settings=settings, tokenizer=tokenizer),))

@@ -23,11 +23,14 @@ from functools import partial
 import numpy as np
 
 from studio.errors import StudioError
+from studio.merge.alignment import fill
 from studio.merge.gradient import Floats
 from studio.merge.grams import jobs_of
+from studio.merge.inputs import Inputs
 from studio.merge.layout import Integers
 from studio.merge.plan import Plan, TensorJob
-from studio.weights.gram import NonFinite, from_difference_bases
+from studio.weights.cpu_kernels import partial_gram
+from studio.weights.gram import NonFinite, from_difference_bases, from_difference_basis
 from studio.weights.sample import block_grams
 
 STRATA = 16  # blocks of a tensor in each round
@@ -104,6 +107,8 @@ def estimates(
 
 def _read(plan: Plan, job: TensorJob, cut: int, starts: Integers) -> Floats:
     try:
+        if job.runs:
+            return np.array([_aligned_block(job, start, start + cut) for start in starts.tolist()])
         return block_grams(job.inputs, starts.tolist(), cut)
     except NonFinite as error:
         assert error.source is not None
@@ -112,6 +117,29 @@ def _read(plan: Plan, job: TensorJob, cut: int, starts: Integers) -> Floats:
             f"{info.file}: tensor {info.name} of {source.label} holds {error}; this checkpoint is "
             "damaged, get it anew"
         ) from None
+
+
+def _aligned_block(job: TensorJob, start: int, stop: int) -> Floats:
+    """The Gram matrix of a block of an aligned tensor, in the difference basis.
+
+    Rows that a source lacks are filled in, as for an input of a stage.
+    """
+    count = len(job.inputs)
+    total = np.zeros((count, count))
+    for part in Inputs(job, keep=False).parts(start, min(stop, job.numel)):
+        own = np.zeros((count, count))
+        try:
+            square = partial_gram(part.flats)
+        except NonFinite as error:
+            assert error.source is not None
+            raise NonFinite(str(error), part.sources[error.source]) from None
+        own[np.ix_(part.sources, part.sources)] = from_difference_basis(square)
+        made_of = fill([number in part.sources for number in range(count)])
+        total += made_of @ own @ made_of.T
+    basis = np.eye(count)
+    basis[1:, 0] = -1
+    found: Floats = basis @ total @ basis.T
+    return found
 
 
 def _cut(job: TensorJob, most: int, block: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.errors import StudioError
+from studio.merge.alignment import vocabulary_of
 from studio.merge.gradient import Floats
 from studio.merge.grams import Grams
 from studio.merge.layout import Layout
@@ -76,7 +77,7 @@ class Bases:
     def __init__(self, data_dir: Path, command: Sequence[str]) -> None:
         self._grams = Grams(data_dir / "grams", log.warning)
         self._measuring = Measuring(data_dir, command)
-        self._bases: dict[tuple[tuple[str, ...], int], Basis] = {}
+        self._bases: dict[tuple[tuple[str, ...], int, str | None], Basis] = {}
         self._folders: dict[str, tuple[float, Path | None]] = {}
         self._lock = threading.Lock()
 
@@ -89,7 +90,7 @@ class Bases:
         with self._lock:
             folders = [self._folder(model) for model in models]
             missing = tuple(m for m, f in zip(models, folders, strict=True) if f is None)
-            key = (models, layers if missing else 0)
+            key = (models, layers if missing else 0, vocabulary_of(recipe))
             basis = self._bases.get(key)
             now = time.monotonic()
             is_due = basis is None or now > basis.looked + RETRY_SECONDS
