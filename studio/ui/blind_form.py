@@ -1,10 +1,14 @@
 """From the page's form to a trial's design, and what there is to choose from."""
 
+import base64
+import binascii
+import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from studio.arena.cards import read_card
 from studio.arena.design import Design
 from studio.arena.design_yaml import design_from_data
 from studio.arena.power import plan
@@ -86,6 +90,30 @@ class Form:
             raise StudioError(f"a prompt file has at most {LARGEST_UPLOAD:,} bytes")
         if (SHIPPED / name).exists():
             raise StudioError(f"{name} is the name of a file of the studio; choose another")
+        return self._keep(name, text)
+
+    def upload_card(
+        self, name: object, data: object, requests: object, user: object
+    ) -> dict[str, Any]:
+        """Make a prompt file of a character card: one prompt for each of the user's `requests`.
+
+        `data`: the card, or of a PNG what it holds beside the picture, in base64.
+        """
+        if not isinstance(requests, list) or not all(isinstance(each, str) for each in requests):
+            raise StudioError("what is said to the character is a list of texts")
+        said = [each.strip() for each in requests if each.strip()]
+        if not said or not isinstance(user, str):
+            raise StudioError("say something to the character: one prompt is made of each line")
+        try:
+            card = read_card(base64.b64decode(str(data), validate=True), str(name)[:100])
+        except binascii.Error as error:
+            raise StudioError("the card arrived damaged; try again") from error
+        prompts = card.prompts(said, user.strip() or "User")
+        stem = prompts[0].id.rpartition("-")[0]
+        text = "".join(json.dumps(prompt.as_data()) + "\n" for prompt in prompts)
+        return self._keep(f"{stem}.jsonl", text) | {"notes": list(card.notes)}
+
+    def _keep(self, name: str, text: str) -> dict[str, Any]:
         self._uploads.mkdir(parents=True, exist_ok=True)
         partial = self._uploads / f".new-{name}"
         partial.write_text(text, encoding="utf-8")

@@ -60,6 +60,12 @@ class BlindDesk:
         self._require_owner(request, "uploading")
         return self.form.upload(request.get("file"), request.get("text"))
 
+    def upload_card(self, request: Request) -> Answer:
+        """A character card, with what is said to the character."""
+        self._require_owner(request, "uploading")
+        data, requests = request.get("data"), request.get("requests")
+        return self.form.upload_card(request.get("file"), data, requests, request.get("user"))
+
     def create(self, request: Request) -> Answer:
         """Fix a design; from now on it can only be amended."""
         self._require_owner(request, "setting up a trial")
@@ -69,7 +75,9 @@ class BlindDesk:
     def generate(self, request: Request) -> Answer:
         """Make the answers that a trial lacks."""
         self._require_owner(request, "generating")
-        return _shown(self.generations.start(self.trials.path(request.get("trial"))))
+        folder = self.trials.path(request.get("trial"))
+        engine, gpus = str(request.get("engine", "")), request.get("gpus", 1)
+        return _shown(self.generations.start(folder, engine, gpus))
 
     def cancel(self, request: Request) -> Answer:
         """Stop making answers."""
@@ -98,9 +106,9 @@ def blind_tab(
 ) -> gr.HTML:
     """The tab's one component; with `rating_only` nobody is offered to set up a trial."""
     handlers: tuple[Callable[[Request], Answer], ...] = (
-        desk.trials_now, desk.choices, desk.plan, desk.upload, desk.create, desk.generate,
-        desk.cancel, desk.open_to_raters, rating.join, rating.item, rating.vote, rating.skip,
-        rating.undo, rating.reveal, reading.results, reading.download,
+        desk.trials_now, desk.choices, desk.plan, desk.upload, desk.upload_card, desk.create,
+        desk.generate, desk.cancel, desk.open_to_raters, rating.join, rating.item, rating.vote,
+        rating.skip, rating.undo, rating.reveal, reading.results, reading.download,
     )  # fmt: skip
     return gr.HTML(
         value={"rating_only": rating_only},

@@ -14,6 +14,9 @@ from typing import IO, Any
 from studio.errors import StudioError
 from studio.ui.jobs import PATIENCE, STUDIO, State, event_of, spawn
 
+ENGINES = ("", "vllm", "embedded")
+MOST_GPUS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -60,8 +63,14 @@ class Generations:
                 return replace(self._now, seconds=age, talk=tuple(self._talk))
             return self._now
 
-    def start(self, folder: Path) -> Generation:
-        """Make the answers that the trial in `folder` lacks; raises StudioError if one runs."""
+    def start(self, folder: Path, engine: str = "", gpus: int = 1) -> Generation:
+        """Make the answers that the trial in `folder` lacks.
+
+        `engine`: one of ENGINES, "" for vLLM where it is installed; `gpus`: how many of them each
+        model is split over. Raises StudioError if one runs.
+        """
+        if engine not in ENGINES or type(gpus) is not int or not 1 <= gpus <= MOST_GPUS:
+            raise StudioError(f"choose one of the engines, and 1 to {MOST_GPUS} GPUs for a model")
         with self._lock:
             if self._is_closed:
                 raise StudioError("the studio is stopping; start it again to generate")
@@ -69,7 +78,9 @@ class Generations:
                 raise StudioError(
                     f'answers are being made for "{self._now.trial}"; wait for it or cancel it'
                 )
-            arguments = ("generate", str(folder), "--json", "--tethered")
+            arguments = ["generate", str(folder), "--json", "--tethered"]
+            arguments += ["--engine", engine] if engine else []
+            arguments += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
             self._process = spawn((*self._command, *arguments), subprocess.PIPE)
             self._started = time.monotonic()
             self._talk.clear()

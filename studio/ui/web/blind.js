@@ -53,9 +53,16 @@ function trialCard(trial, owner) {
     say,
     h("div", { class: "ms-row" },
       trial.ready && button("Rate", () => rate(trial.name), { class: "ms-button ms-primary" }),
-      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name }), { class: "ms-button ms-primary", disabled: live }),
+      lacking && !(isMine && live) && engineChoice(trial.name),
+      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, engine: engines.get(trial.name) || "" }), { class: "ms-button ms-primary", disabled: live }),
       owner && trial.ready && (trial.pack ? button("Download votes", () => download(trial.name, "ratings", tellError)) : button("Results", () => results(trial.name))),
       owner && trial.ready && !known.access.open && button(trial.open ? "Close for raters" : "Open for raters", () => tellOr("open_to_raters", { trial: trial.name, open: !trial.open }))));
+}
+const engines = new Map(); // what was chosen, while the list is drawn again
+function engineChoice(trial) {
+  const select = h("select", { class: "ms-select", "aria-label": `Engine for ${trial}`, onchange: () => engines.set(trial, select.value) }, ENGINES.map(([value, text]) => h("option", { value }, text)));
+  select.value = engines.get(trial) || "";
+  return select;
 }
 function generationView(job, cancel) {
   const part = job.total ? job.done / job.total : 0;

@@ -1,6 +1,7 @@
 // Setting up a trial: what is decided before the first answer, with what it can find told first.
 // desk: { leave(), taken() }
 const FORMATS = [["", "its own"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
+const ENGINES = [["", "vLLM where it is installed"], ["embedded", "embedded: for small models"], ["vllm", "vLLM"]];
 const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
 
 function setupView(desk) {
@@ -23,6 +24,7 @@ function setupView(desk) {
   const sampling = pick("bl-sampling", []), reveal = pick("bl-reveal", [["end", "when a rater has rated everything"], ["each", "after each vote"]]);
   const draws = count("bl-draws", 3, 1, 20), votes = count("bl-votes", 1, 1, 50), raters = count("bl-raters", 1, 1, 100);
   const expect = count("bl-expect", 65, 51, 99), ties = count("bl-ties", 30, 0, 90), scores = text("bl-scores", { placeholder: "none", maxlength: 120 });
+  const engine = pick("bl-engine", ENGINES), gpus = count("bl-gpus", 1, 1, 64);
   const alpha = count("bl-alpha", 5, 0, 20, 0.5);
   const fixButton = h("button", { type: "submit", class: "ms-button ms-primary" }, "Fix the design and make the answers");
 
@@ -59,6 +61,29 @@ function setupView(desk) {
     files.append(fileRow(answer, true));
     plan();
   }
+  const cardChooser = h("input", { type: "file", accept: ".png,.json", class: "ms-hidden", tabindex: -1, "aria-label": "Character card to upload", onchange: () => readCard() });
+  const said = h("textarea", { class: "ms-text bl-comment", id: "bl-said", rows: 3, placeholder: "one line, one prompt" });
+  const user = text("bl-user", { placeholder: "User", maxlength: 60 });
+  const cardBox = h("div", { class: "bl-card-box", hidden: true });
+  async function readCard() {
+    const file = cardChooser.files[0];
+    cardChooser.value = "";
+    if (!file) return;
+    const data = new Uint8Array(await file.arrayBuffer()), words = wordsOfPicture(data);
+    if (words.length > 600000) { say(`${file.name} holds ${bytes(words.length)} of text; a card may have 600 kB.`); return; }
+    const encoded = await new Promise((resolve) => { const reader = new FileReader(); reader.onload = () => resolve(reader.result.split(",")[1]); reader.readAsDataURL(new Blob([words])); });
+    cardBox.hidden = false;
+    cardBox.replaceChildren(h("label", { class: "ms-label", for: "bl-said" }, `What is said to the character of ${file.name}`), said, field("Name of the one who speaks", user),
+      h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: async () => {
+        const answer = await ask("upload_card", { file: file.name, data: encoded, requests: said.value.split("\n"), user: user.value });
+        if (answer.error) { say(answer.error); return; }
+        say("");
+        cardBox.replaceChildren(answer.notes.length ? h("p", { class: "ms-hint" }, answer.notes.join("; ")) : "");
+        files.append(fileRow(answer, true));
+        plan();
+      } }, "Make prompts of it")));
+    said.focus();
+  }
   const say = (problem) => trouble.replaceChildren(problem ? alertBox(problem) : "");
 
   function design() {
@@ -92,7 +117,7 @@ function setupView(desk) {
     say("");
     const made = await ask("create", { design: design() });
     if (made.error) { say(made.error); fixButton.disabled = false; return; }
-    await ask("generate", { trial: made.name }); // what is in its way is told in the list
+    await ask("generate", { trial: made.name, engine: engine.value, gpus: Number(gpus.value) }); // what is in its way is told in the list
     desk.leave();
   }
   const sentenceCase = (words) => words.charAt(0).toUpperCase() + words.slice(1);
@@ -104,9 +129,9 @@ function setupView(desk) {
     h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),
     card("What it can find", told, h("div", { class: "ms-row bl-numbers" }, field("True preference, %", expect), field("Share of ties, %", ties), field("Votes per prompt", votes), field("Raters", raters), field("Project", project), field("Error rate, %", alpha)), h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing.")),
     card("Models", known, rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => { if (rows.children.length < 8) rows.append(modelRow(rows.children.length)); planNow(); } }, "Add a model")), compareField),
-    card("Prompts", files, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => chooser.click() }, "Upload a file"), chooser),
+    card("Prompts", files, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => chooser.click() }, "Upload a file"), chooser, h("button", { type: "button", class: "ms-button ms-small", onclick: () => cardChooser.click() }, "Upload a character card"), cardChooser), cardBox,
       h("div", { class: "ms-row bl-numbers" }, field("Of these use", split)), h("label", { class: "bl-check", for: "bl-sensitive" }, sensitive, "Also prompts that are marked as sensitive or adult")),
-    card("Answers and raters", h("div", { class: "ms-row bl-numbers" }, field("Sampling", sampling), field("Draws per prompt", draws), field("Models are shown", reveal), field("Scores from 1 to 5", scores, "Names with commas between; off when empty."))),
+    card("Answers and raters", h("div", { class: "ms-row bl-numbers" }, field("Sampling", sampling), field("Draws per prompt", draws), field("Engine", engine), field("GPUs per model", gpus), field("Models are shown", reveal), field("Scores from 1 to 5", scores, "Names with commas between; off when empty."))),
     card("Fix it", field("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble, h("div", { class: "ms-row" }, fixButton)));
 
   ask("choices", {}).then((found) => {
@@ -122,6 +147,21 @@ function setupView(desk) {
   return { element: form, close: () => clearTimeout(timer) };
 }
 
+// Of a PNG the pieces that hold text, so that the picture itself need not travel.
+function wordsOfPicture(data) {
+  const isPicture = data[0] === 0x89 && data[1] === 0x50;
+  if (!isPicture) return data;
+  const view = new DataView(data.buffer), parts = [data.subarray(0, 8)];
+  for (let at = 8; at + 12 <= data.length;) {
+    const length = view.getUint32(at), end = at + 12 + length;
+    const kind = String.fromCharCode(...data.subarray(at + 4, at + 8));
+    if (["tEXt", "zTXt", "iTXt"].includes(kind) || end > data.length) parts.push(data.subarray(at, end));
+    at = end;
+  }
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => { whole.set(part, at); return at + part.length; }, 0);
+  return whole;
+}
 function freeTrialName(taken) {
   const stem = `trial-${new Date().toISOString().slice(0, 10)}`;
   let name = stem;

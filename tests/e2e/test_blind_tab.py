@@ -1,0 +1,305 @@
+"""A rater at the Blind tab, by keyboard, by finger and with answers that mean harm."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from studio.arena.prompts import Prompt, prompt_from_data
+from tests.e2e.conftest import TOKEN, Visited
+from tests.ui.canned import canned_trial, prompts
+
+expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+TOO_WIDE = """[...document.querySelectorAll("#blind-tab .ms *")].filter((e) => {
+    const box = e.getBoundingClientRect();
+    return box.width && box.right > innerWidth + 1 && !e.closest(".bl-pair, .bl-scroll");
+}).length"""
+NAMELESS = """[..."button input select textarea".split(" ")]
+    .flatMap((kind) => [...document.querySelectorAll(`#blind-tab ${kind}`)])
+    .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))
+    .map((e) => e.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def studio(start: Callable[..., Visited]) -> Visited:
+    return start("app.py")
+
+
+def rate(page: Page, trial: str, name: str = "") -> None:
+    """Open the tab and begin to rate as someone new."""
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label(f"Trial {trial}").get_by_role("button", name="Rate", exact=True).click()
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_role("button", name="Begin").click()
+    expect(page.get_by_role("region", name="Answer A")).to_be_visible()
+
+
+def settle(page: Page) -> None:
+    """Wait until a key can vote: a pair has to be seen for a moment."""
+    page.wait_for_timeout(450)
+
+
+def ratings(studio: Visited, trial: str) -> list[dict[str, str]]:
+    with (studio.data / "trials" / trial / "ratings.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rate_by_keyboard_from_start_to_report(studio: Visited, visit: Callable[..., Page]) -> None:
+    canned_trial(studio.data / "trials", "keys", asked=prompts(5))
+    page = visit(studio.url)
+    rate(page, "keys", "Ann")
+    expect(page.get_by_text("1 of 5")).to_be_visible()
+    assert page.evaluate(NAMELESS) == []
+
+    def vote(key: str, done: str) -> None:
+        settle(page)
+        page.keyboard.press(key)
+        expect(page.locator(".bl-count")).to_have_text(done)
+
+    vote("1", "2 of 5")
+    expect(page.get_by_text("Stored · A better")).to_be_visible()
+    page.get_by_text("Checks of that pair").click()
+    expect(page.get_by_role("row", name="words: at_most 6")).to_contain_text("kept (5)")
+    settle(page)
+    page.keyboard.press("c")
+    page.keyboard.type("1 and 2: a wash")  # digits in a comment are no votes
+    page.keyboard.press("Escape")
+    page.keyboard.press("r")
+    vote("3", "3 of 5")
+    shown = page.locator(".bl-panel").all_inner_texts()
+    vote("4", "4 of 5")
+    page.keyboard.press("u")
+    expect(page.locator(".bl-count")).to_have_text("3 of 5")
+    assert page.locator(".bl-panel").all_inner_texts() == shown
+
+    page.reload()  # and go on
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label("Trial keys").get_by_role("button", name="Rate", exact=True).click()
+    expect(page.locator(".bl-count")).to_have_text("3 of 5")
+    assert page.locator(".bl-panel").all_inner_texts() == shown
+    vote("2", "4 of 5")
+    page.keyboard.press("s")
+    expect(page.get_by_text("Skipped; it comes again at the end.")).to_be_visible()
+    vote("1", "5 of 5")
+    settle(page)
+    page.keyboard.press("2")
+    expect(page.get_by_text("All rated. Thank you.")).to_be_visible()
+
+    rows = ratings(studio, "keys")
+    assert [row["winner"] for row in rows] == [
+        "model_a", "tie", "tie (bothbad)", "model_b", "model_a", "model_b",
+    ]  # fmt: skip
+    assert rows[1]["comment"] == "1 and 2: a wash" and rows[1]["recognised"] == "True"
+    assert {row["judge"] for row in rows} == {"Ann"}
+    assert rows[3]["supersedes"] == rows[2]["vote"]
+
+
+def test_results_are_read_after_the_reveal(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    canned_trial(studio.data / "trials", "read", asked=prompts(2))
+    page = visit(studio.url)
+    rate(page, "read")
+    settle(page)
+    page.keyboard.press("1")
+    expect(page.locator(".bl-count")).to_have_text("2 of 2")
+    page.get_by_role("button", name="‹ Trials").click()
+    page.get_by_label("Trial read").get_by_role("button", name="Results").click()
+    expect(page.get_by_text("You have still to rate: 1.")).to_be_visible()
+    assert "left-model" not in page.locator("#blind-tab").inner_text()
+    page.get_by_role("button", name="Rate on").click()
+    settle(page)
+    page.keyboard.press("3")
+    page.get_by_role("button", name="Show which was which").click()
+    expect(page.get_by_role("row", name="left-model")).to_be_visible()
+    page.get_by_role("button", name="‹ Trials").click()
+    page.get_by_label("Trial read").get_by_role("button", name="Results").click()
+    expect(page.get_by_text("Explored, nothing is claimed")).to_be_visible()
+    expect(page.locator(".bl-results .main-svg").first).to_be_visible(timeout=20_000)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Report (HTML)").click()
+    download.value.save_as(tmp_path / "report.html")
+    assert "Blind comparison: read" in (tmp_path / "report.html").read_text()
+
+
+def test_rate_by_finger(studio: Visited, visit: Callable[..., Page]) -> None:
+    canned_trial(studio.data / "trials", "finger", asked=prompts(3))
+    page = visit(studio.url, **PHONE, color_scheme="dark")
+    rate(page, "finger")
+    assert page.evaluate(TOO_WIDE) == 0
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    for verdict in ("A better", "B better", "Tie", "Both bad"):
+        expect(page.get_by_role("button", name=verdict)).to_be_in_viewport(ratio=1)
+    size = page.get_by_role("button", name="A better").bounding_box()
+    assert size is not None and size["height"] >= 44
+    expect(page.get_by_role("region", name="Answer A")).to_be_in_viewport()
+    expect(page.get_by_role("region", name="Answer B")).not_to_be_in_viewport(ratio=0.5)
+    page.get_by_role("button", name="Answer B").tap()
+    expect(page.get_by_role("region", name="Answer B")).to_be_in_viewport(ratio=0.5)
+    for count in ("2 of 3", "3 of 3", "3 of 3 rated"):
+        settle(page)
+        page.get_by_role("button", name="B better").tap()
+        expect(page.locator(".bl-count")).to_have_text(count)
+    assert [row["winner"] for row in ratings(studio, "finger")] == ["model_b"] * 3
+
+
+HOSTILE = """<script>window.hurt = 1</script><img src=x onerror="window.hurt = 2">
+![pixel](http://evil.example/pixel.png) [link](javascript:window.hurt=3) <http://evil.example>
+</div></section><style>body { display: none }</style><a href="http://evil.example">here</a>
+
+# Head <b>not bold</b>
+- **bold** and *slanted* and `code <i>`
+- \u202egnirts desrever
+
+> a quote &lt;kept&gt;
+```html
+<iframe src="http://evil.example"></iframe>
+"""
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_hostile_answer_stays_text(
+    studio: Visited, visit: Callable[..., Page], is_plain: bool
+) -> None:
+    name = f"hostile-{int(is_plain)}"
+    evil = [prompt_from_data({"id": "p", "category": "c", "prompt": HOSTILE}, "hostile")]
+
+    def write(model: str, prompt: Prompt, draw: int) -> str:
+        return HOSTILE + "x" * 5000
+
+    canned_trial(studio.data / "trials", name, asked=evil, write=write)
+    page = visit(studio.url)  # which fails for anything asked elsewhere, and for any error
+    rate(page, name)
+    if is_plain:
+        page.keyboard.press("p")
+    for box in page.locator(".bl-text, .bl-request").all():
+        text = box.inner_text()
+        for part in ("<script>window.hurt = 1</script>", "onerror=", "[link](javascript:", "<b>"):
+            assert part in text
+        assert box.locator("script, img, a, iframe, style, link, object, embed, b").count() == 0
+        assert box.locator("strong").count() == (0 if is_plain else 1)
+    assert page.evaluate("window.hurt") is None
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect(page.locator(".bl-vote").first).to_be_visible()
+
+
+def test_keys_vote_only_where_a_pair_was_seen(studio: Visited, visit: Callable[..., Page]) -> None:
+    canned_trial(studio.data / "trials", "stray", asked=prompts(4))
+    page = visit(studio.url)
+    rate(page, "stray")
+    settle(page)
+    page.keyboard.type("1111")  # a key that bounces gives one vote
+    expect(page.locator(".bl-count")).to_have_text("2 of 4")
+    settle(page)
+    page.keyboard.press("Control+1")
+    page.get_by_role("tab", name="Merge").click()
+    page.keyboard.press("2")
+    page.get_by_role("tab", name="Blind").click()
+    expect(page.locator(".bl-count")).to_have_text("2 of 4")
+    settle(page)
+    assert len(ratings(studio, "stray")) == 1
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_vote_whose_answer_is_lost_is_stored_once(
+    studio: Visited, browser: Browser, arrives: bool
+) -> None:
+    trial = f"lost-{int(arrives)}"
+    canned_trial(studio.data / "trials", trial, asked=prompts(3))
+    page = browser.new_context().new_page()
+    page.goto(studio.url)
+    rate(page, trial)
+    settle(page)
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        if '"vote"' not in (route.request.post_data or "") or lost:
+            route.continue_()
+            return
+        lost.append(route.request.url)
+        if arrives:
+            route.fetch()
+        route.abort()
+
+    page.route("**/component_server/", lose)
+    page.keyboard.press("2")
+    expect(page.get_by_text("your vote is not stored yet")).to_be_visible()
+    expect(page.locator(".bl-count")).to_have_text("2 of 3", timeout=10_000)
+    expect(page.get_by_text("your vote is not stored yet")).to_have_count(0)
+    assert [row["winner"] for row in ratings(studio, trial)] == ["model_b"]
+    page.context.close()
+
+
+def test_visitor_rates_what_the_owner_has_opened_and_sees_no_more(
+    start: Callable[..., Visited], visit: Callable[..., Page]
+) -> None:
+    studio = start("app.py", STUDIO_HOST="0.0.0.0", STUDIO_OWNER_TOKEN=TOKEN)
+    for name in ("shut", "wide"):
+        canned_trial(studio.data / "trials", name, asked=prompts(2))
+    owner = visit(studio.url)
+    owner.get_by_label("Owner token").fill(TOKEN)
+    owner.get_by_role("button", name="Enter").click()
+    owner.get_by_role("tab", name="Blind").click()
+    owner.get_by_label("Trial wide").get_by_role("button", name="Open for raters").click()
+    expect(owner.get_by_label("Trial wide").get_by_text("open for raters")).to_be_visible()
+
+    visitor = visit(studio.url)
+    visitor.get_by_role("tab", name="Blind").click()
+    expect(visitor.get_by_label("Trial wide")).to_be_visible()
+    expect(visitor.get_by_label("Trial shut")).to_have_count(0)
+    for name in ("Results", "New trial", "Close for raters"):
+        expect(visitor.get_by_role("button", name=name)).to_have_count(0)
+    rate(visitor, "wide")
+    settle(visitor)
+    visitor.keyboard.press("1")
+    expect(visitor.locator(".bl-count")).to_have_text("2 of 2")
+    visitor.locator(".bl-who summary").click()
+    code = visitor.locator(".bl-code code").inner_text()
+
+    elsewhere = visit(studio.url, **PHONE)
+    elsewhere.get_by_role("tab", name="Blind").click()
+    elsewhere.get_by_label("Trial wide").get_by_role("button", name="Rate").click()
+    elsewhere.get_by_label("Begun elsewhere? Your code").fill(code)
+    elsewhere.get_by_role("button", name="Go on").click()
+    expect(elsewhere.locator(".bl-count")).to_have_text("2 of 2")
+
+
+@pytest.mark.timeout(240)
+def test_whole_way_on_the_demo_models(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = visit(studio.url)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_role("button", name="New trial").click()
+    expect(page.get_by_text("find a true 65% preference in")).to_be_visible()
+    assert page.evaluate(NAMELESS) == []
+    page.get_by_label("The model that should be better").fill("demo/models/instruct")
+    page.get_by_label("Its rival: the primary comparison").fill("demo/models/story")
+    page.get_by_label("Of these use").select_option("true")
+    expect(page.get_by_text("72 answers to make, 12 votes that count")).to_be_visible()
+    page.get_by_label("Error rate, %").fill("0")
+    page.get_by_label("Draws per prompt").fill("1")
+    expect(page.get_by_text("12 votes on 12 prompts to explore")).to_be_visible()
+    expect(page.get_by_text("24 answers to make")).to_be_visible()
+    page.get_by_label("Engine").select_option("embedded")
+    page.get_by_label("Name of the trial").fill("Demo!")
+    page.get_by_role("button", name="Fix the design").click()
+    expect(page.get_by_text("use lower-case letters, digits and dashes")).to_be_visible()
+    page.get_by_label("Name of the trial").fill("demo")
+    page.get_by_role("button", name="Fix the design").click()
+    card = page.get_by_label("Trial demo")
+    expect(card.get_by_role("progressbar")).to_be_visible()
+    expect(card.get_by_text("ready to rate")).to_be_visible(timeout=100_000)
+
+    rate(page, "demo")
+    while not page.get_by_text("All rated.").is_visible():
+        a, b = (panel.inner_text() for panel in page.locator(".bl-text").all())
+        settle(page)
+        page.keyboard.press("1" if len(a) < len(b) else "2" if len(b) < len(a) else "3")
+        page.wait_for_timeout(150)
+    page.get_by_role("button", name="‹ Trials").click()
+    page.get_by_label("Trial demo").get_by_role("button", name="Results").click()
+    expect(page.get_by_text("Explored, nothing is claimed: instruct was preferred")).to_be_visible()
+    kept = page.get_by_role("row", name="story").last.inner_text()
+    assert "of 15" in kept
