@@ -26,6 +26,10 @@ class Streams(Protocol):
         """The answer as it is made."""
         ...
 
+    def close(self) -> None:
+        """Let go of its connections."""
+        ...
+
 
 @dataclass(slots=True)
 class Message:
@@ -54,7 +58,7 @@ class Chat:
 @dataclass(frozen=True, slots=True)
 class Turn:
     """How an answer is to be made: the engine, its model's name, the sampling, and a function that
-    writes the conversation as a prompt.
+    writes the conversation as a prompt. The engine is closed once the answer has ended.
     """
 
     engine: Streams
@@ -148,6 +152,7 @@ class Chats:
             with self._lock:
                 answer.error = "the studio made a mistake here; its log on the server tells more"
         finally:
+            turn.engine.close()
             with self._lock:
                 answer.seconds = time.perf_counter() - start
                 chat.is_answering = False

@@ -53,13 +53,14 @@ class TryDesk:
         sampling = Sampling.from_data(request.get("sampling"))
         stop = tuple(dict.fromkeys((*sampling.stop, *used.stop)))
         sampling = Sampling.from_data({**sampling.as_data(), "stop": list(stop)})
-        turn = Turn(
-            self.fleet.engine(name),
-            self.fleet.state(name).spec.name,
-            sampling,
-            lambda messages: write_prompt(used, folder, messages).sent,
-        )
-        self.chats.say(name, request.get("text", ""), request.get("system", ""), turn)
+        engine = self.fleet.engine(name)
+        label = self.fleet.state(name).spec.name
+        turn = Turn(engine, label, sampling, lambda said: write_prompt(used, folder, said).sent)
+        try:
+            self.chats.say(name, request.get("text", ""), request.get("system", ""), turn)
+        except StudioError:
+            engine.close()
+            raise
         return self.chats.state(name)
 
     def stop_answer(self, request: Request) -> Answer:

@@ -19,7 +19,11 @@ class Scripted:
         self.pieces = pieces
         self.go = threading.Semaphore(0)
         self.is_closed = False
+        self.is_let_go = False
         self.prompts: list[Prompt] = []
+
+    def close(self) -> None:
+        self.is_let_go = True
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece]:
         self.prompts.append(prompt)
@@ -75,6 +79,7 @@ def test_an_answer_grows_and_every_look_sees_the_same() -> None:
     assert (last(state)["text"], last(state)["finish"]) == ("Once", "")
     engine.go.release()
     state = until(chats, done)
+    assert engine.is_let_go
     assert (last(state)["text"], last(state)["finish"], last(state)["model"]) == (
         "Once upon", "stop", "m",
     )  # fmt: skip

@@ -12,7 +12,9 @@ const plan = planPanel({ kept, changed, start, isBusy: () => busy, engineKinds: 
   if (!state?.has_vllm) return [["embedded", "embedded engine"]];
   return state.engine === "embedded" ? kinds.reverse() : kinds;
 } });
-const engines = enginePanel({ act, attach, models: () => models, logOf: () => logOf, showLog: (id) => { if (id) logOf = id; else if (logOf) logOf = null; poll(); } });
+const engines = enginePanel({ act, attach, models: () => models, logOf: () => logOf, showLog: (id, isOpen) => {
+  if (isOpen) { logOf = id; poll(); } else if (logOf === id) logOf = null;
+} });
 const chat = chatPanel({ kept, keep, engines: () => state?.engines || [], changed: () => findModels(true) });
 const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE.replace("Your tuning is kept on this page; trying", "Trying"));
 const closed = h("section", { class: "ms-card", hidden: true }, h("h2", {}, "Serving is the owner's"), h("p"));

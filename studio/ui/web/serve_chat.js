@@ -7,7 +7,7 @@ function chatPanel(desk) {
   const text = h("textarea", { class: "ms-text ms-area", rows: 3, "aria-label": "Message", placeholder: "Say something. Enter sends, Shift+Enter begins a line.",
     onkeydown: (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); say(text.value); } } });
   const button = (words, action, primary) => h("button", { type: "button", class: `ms-button${primary ? " ms-primary" : ""}`, onclick: action }, words);
-  const send = button("Send", () => say(text.value), true), stop = button("Stop", () => ask("stop_answer", { id: now() })), again = button("Again", () => say("")), clear = button("Clear", () => forget());
+  const send = button("Send", () => say(text.value), true), stop = button("Stop", () => ask("stop_answer", { id: now() })), again = button("Again", () => { sampling.nextSeed(); say(""); }), clear = button("Clear", () => forget());
   const told = h("div", { "aria-live": "polite" });
   const sampling = samplingForm(desk);
   const format = formatForm({ model: () => engine()?.spec.model || null, system: () => system.value, text: () => text.value, formats: sampling.formats, changed: desk.changed });

@@ -1,7 +1,7 @@
 // The engines as they stand: progress of a start, what they do now, why one failed, and its log.
 const PHASES = { starting: "starting", ready: "ready", switching: "changing weights", stopping: "stopping", stopped: "stopped", failed: "failed" };
 
-// desk: { act(id, action, model), models(), logOf(), showLog(id) }
+// desk: { act(id, action, model), attach(fields), models(), logOf(), showLog(id, isOpen) }
 function enginePanel(desk) {
   const list = h("div", { class: "ms-engines" });
   const found = h("div"), warning = h("div", { "aria-live": "polite" });
@@ -34,7 +34,7 @@ function enginePanel(desk) {
 function engineCard(first, desk) {
   const element = h("article", { class: "ms-engine" });
   const log = h("pre", { class: "ms-log", tabindex: 0, "aria-label": "Log of the engine" });
-  const logBox = h("details", { class: "ms-details", ontoggle: () => desk.showLog(logBox.open ? first.id : null) }, h("summary", {}, "Log"), log);
+  const logBox = h("details", { class: "ms-details", ontoggle: () => desk.showLog(first.id, logBox.open) }, h("summary", {}, "Log"), log);
   const numbers = h("p", { class: "ms-numbers" });
   const work = h("div", { class: "ms-progress" });
   const body = h("div", { class: "ms-engine-body" });

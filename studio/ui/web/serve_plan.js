@@ -27,7 +27,7 @@ function planPanel(desk) {
     labelled("GPUs", gpus, "or what if: 4x80, 2xA100, cpu"),
     labelled("Context, tokens", numberField(wish.length, set(wish, "length"), { min: 1, placeholder: "4096" })),
     labelled("Requests at once", numberField(wish.requests, set(wish, "requests"), { min: 1, placeholder: "8" })),
-    labelled("Weights", choiceField(QUANTISATIONS, wish.quantisation || "none", set(wish, "quantisation"))));
+    labelled("Quantisation", choiceField(QUANTISATIONS, wish.quantisation || "none", set(wish, "quantisation"))));
   const more = h("details", { class: "ms-details" }, h("summary", {}, "More: parallel sizes, cache, idle time, prices"), h("div", { class: "ms-settings" },
     labelled("Tensor parallel", numberField(wish.tp, set(wish, "tp"), { min: 1 })),
     labelled("Pipeline", numberField(wish.pp, set(wish, "pp"), { min: 1 })),

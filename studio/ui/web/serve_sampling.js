@@ -63,5 +63,11 @@ function samplingForm(desk) {
     fill();
     desk.keep();
   }
-  return { element, preset, open, formats: () => known.formats || [] };
+  function nextSeed() { // another answer wants other luck
+    if (!desk.kept.sampling) return;
+    desk.kept.sampling.seed += 1;
+    fill();
+    desk.keep();
+  }
+  return { element, preset, open, nextSeed, formats: () => known.formats || [] };
 }
