@@ -7,11 +7,12 @@ export PYTHON CPU
 
 PY := .venv/bin/python
 
-.PHONY: help setup run test test-all bench lint format
+.PHONY: help setup run rate test test-all bench lint format
 .NOTPARALLEL:
 
 help:
 	@echo "make run       the studio on http://127.0.0.1:7860"
+	@echo "make rate PACK=FILE   only rate a trial pack: a light install, no torch"
 	@echo "make test      lint, types and every test but the slow ones and those that need a GPU"
 	@echo "make test-all  the slow ones too, and with a GPU those that need it"
 	@echo "make bench     the benchmarks"
@@ -22,6 +23,11 @@ setup:
 
 run: setup
 	@exec $(PY) app.py
+
+rate:
+	@[ -n "$(PACK)" ] || { echo "which pack? make rate PACK=FILE" >&2; exit 2; }
+	@tools/setup.sh rating
+	@STUDIO_RATE="$(PACK)" exec .venv-rating/bin/python app.py
 
 test: lint
 	@tools/setup.sh test

@@ -4,6 +4,7 @@
 #   tools/setup.sh app    .venv with what the studio needs (without a GPU: all but vLLM)
 #   tools/setup.sh dev    the same and the linters
 #   tools/setup.sh test   the same, vLLM, a Chromium, and .venv-mergekit
+#   tools/setup.sh rating   .venv-rating with what only rating needs
 #   tools/setup.sh has-gpu   succeeds if the GPU builds are the ones to use
 # Environment: PYTHON (the interpreter to use), CPU=1 (CPU builds although a GPU is there).
 set -euo pipefail
@@ -92,6 +93,11 @@ install_dev() {
   pip_in .venv -r requirements-dev.txt
 }
 
+install_rating() {
+  say "installing what rating needs (half a minute)"
+  pip_in .venv-rating -r requirements-rating.txt
+}
+
 install_mergekit() {
   say "installing mergekit in an environment of its own (1 to 2 minutes)"
   torch_cpu .venv-mergekit
@@ -128,7 +134,8 @@ tests() {
 
 case "${1:-}" in
   app | dev) "$1" ;;
+  rating) step .venv-rating rating requirements-rating.txt ;;
   test) tests ;;
   has-gpu) has_gpu ;;
-  *) fail "usage: tools/setup.sh app|dev|test|has-gpu" ;;
+  *) fail "usage: tools/setup.sh app|dev|test|rating|has-gpu" ;;
 esac

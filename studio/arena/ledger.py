@@ -72,11 +72,11 @@ class Ledger:
             self._add(design, prompts if design.alpha == 0 else (), design.alpha, "fixed")
 
     def burn(self, design: Design, prompts: Sequence[Prompt], why: str) -> None:
-        """Enter that these prompts have been seen, once for each trial and reason."""
+        """Enter that a trial's prompts have been seen, once for each reason."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked(self._folder):
-            seen = {(r["design_hash"], r["why"]) for r in json_records(self._path)}
-            if (design.hash, why) not in seen:
+            known = {(r["project"], r["trial"], r["why"]) for r in json_records(self._path)}
+            if (design.project, design.name, why) not in known:
                 self._add(design, prompts, 0.0, why)
 
     def _add(self, design: Design, prompts: Sequence[Prompt], alpha: float, why: str) -> None:

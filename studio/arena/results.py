@@ -20,6 +20,7 @@ from studio.arena.counted import Ballot, ballots, of_pair, tally
 from studio.arena.design import Pair
 from studio.arena.evidence import Evidence, evidence, holm
 from studio.arena.health import Health, health
+from studio.arena.ledger import Ledger
 from studio.arena.power import Plan, plan
 from studio.arena.regression import (
     Clusters,
@@ -125,6 +126,15 @@ class Results:
         """All of it as JSON takes it; what is not known is null."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
         return data
+
+
+def read_results(trial: Trial) -> Results:
+    """The results for somebody who reads them: once there are votes, the trial's prompts are burnt
+    for later verdicts of this data folder (ledger.py)."""
+    found = results(trial)
+    if found.primary.votes:
+        Ledger(trial.folder.parent).burn(trial.design, trial.prompts, "results read")
+    return found
 
 
 def results(trial: Trial) -> Results:

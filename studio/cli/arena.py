@@ -155,14 +155,14 @@ def _collect(parsed: argparse.Namespace) -> int:
 def _results(parsed: argparse.Namespace) -> int:
     from studio.arena.counted import ballots
     from studio.arena.export import card_paragraph, html_report, votes_csv
-    from studio.arena.results import results
+    from studio.arena.results import read_results
     from studio.arena.trial import open_trial
     from studio.arena.verdict import verdict
     from studio.durable import write_whole
 
     folder = parsed.trial.parent if parsed.trial.suffix == ".csv" else parsed.trial
     trial = open_trial(folder)
-    found, every = results(trial), ballots(trial)
+    found, every = read_results(trial), ballots(trial)
     if parsed.html:
         write_whole(parsed.html, html_report(found, every))
     if parsed.csv:

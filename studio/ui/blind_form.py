@@ -24,7 +24,7 @@ _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}\.(?:yaml|yml|jsonl|csv)")
 _FIELDS = (
     "name", "project", "models", "primary", "compare", "prompts", "categories", "sealed",
     "sensitive", "sampling", "draws", "votes_per_prompt", "raters", "reveal", "scores", "expect",
-    "expect_ties", "alpha",
+    "expect_ties", "alpha", "seen_prompts",
 )  # fmt: skip
 
 

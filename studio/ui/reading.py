@@ -8,7 +8,7 @@ from studio.arena.counted import ballots
 from studio.arena.export import card_paragraph, html_report, votes_csv
 from studio.arena.pack import pack_votes
 from studio.arena.ratings import FILE
-from studio.arena.results import results
+from studio.arena.results import read_results
 from studio.arena.sheet import PACK
 from studio.arena.sitting import Sitting
 from studio.arena.trial import Trial, open_trial
@@ -35,7 +35,7 @@ class ReadingDesk:
         left = self._left(trial.folder, request.get("code"))
         if left and request.get("anyway") is not True:
             return {"left": left}
-        found = results(trial)
+        found = read_results(trial)
         return {
             "left": left,
             "words": verdict(found),
@@ -61,7 +61,7 @@ class ReadingDesk:
         if what == "votes":
             return {"file": f"{name}-votes.csv", "text": votes_csv(every), "type": "text/csv"}
         if what == "report":
-            text = html_report(results(trial), every)
+            text = html_report(read_results(trial), every)
             return {"file": f"{name}-report.html", "text": text, "type": "text/html"}
         raise StudioError(f"there is no file {str(what)[:40]!r} to download")
 

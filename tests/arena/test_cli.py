@@ -89,6 +89,8 @@ def test_from_a_pack_to_a_verdict(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert json.loads(out)["primary"]["claim"] == "first" and json.loads(out)["verdict"]
     code, out, _ = run(capsys, "results", tmp_path / "home", "--card")
     assert out.startswith("**Blind comparison.** merged is better")
+    (entry,) = map(json.loads, (tmp_path / "ledger.jsonl").read_text().splitlines())
+    assert (entry["why"], len(entry["prompts"]), entry["alpha"]) == ("results read", 40, 0.0)
 
 
 def test_amend_asks_for_a_reason_and_keeps_it(

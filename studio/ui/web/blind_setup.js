@@ -21,6 +21,7 @@ function setupView(desk) {
   const files = h("div", { class: "bl-files" });
   const chooser = h("input", { type: "file", accept: ".yaml,.yml,.jsonl,.csv", class: "ms-hidden", tabindex: -1, "aria-label": "Prompt file to upload", onchange: () => upload() });
   const split = pick("bl-split", SPLITS), sensitive = h("input", { type: "checkbox", id: "bl-sensitive", onchange: plan });
+  const seen = h("input", { type: "checkbox", id: "bl-seen" });
   const sampling = pick("bl-sampling", []), reveal = pick("bl-reveal", [["end", "when a rater has rated everything"], ["each", "after each vote"]]);
   const draws = count("bl-draws", 3, 1, 20), votes = count("bl-votes", 1, 1, 50), raters = count("bl-raters", 1, 1, 100);
   const expect = count("bl-expect", 65, 51, 99), ties = count("bl-ties", 30, 0, 90), scores = text("bl-scores", { placeholder: "none", maxlength: 120 });
@@ -97,7 +98,7 @@ function setupView(desk) {
       categories: boxes.every((box) => box.checked) ? [] : wanted, sealed: split.value ? split.value === "true" : null, sensitive: sensitive.checked,
       sampling: sampling.value, draws: Number(draws.value), votes_per_prompt: Number(votes.value), raters: Number(raters.value), reveal: reveal.value,
       scores: scores.value.split(",").map((each) => each.trim()).filter(Boolean), expect: Number(expect.value) / 100, expect_ties: Number(ties.value) / 100,
-      alpha: Number(alpha.value) / 100,
+      alpha: Number(alpha.value) / 100, seen_prompts: seen.checked,
     };
   }
   function plan() { clearTimeout(timer); timer = setTimeout(planNow, 250); }
@@ -130,7 +131,8 @@ function setupView(desk) {
     card("What it can find", told, h("div", { class: "ms-row bl-numbers" }, field("True preference, %", expect), field("Share of ties, %", ties), field("Votes per prompt", votes), field("Raters", raters), field("Project", project), field("Error rate, %", alpha)), h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing.")),
     card("Models", known, rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => { if (rows.children.length < 8) rows.append(modelRow(rows.children.length)); planNow(); } }, "Add a model")), compareField),
     card("Prompts", files, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => chooser.click() }, "Upload a file"), chooser, h("button", { type: "button", class: "ms-button ms-small", onclick: () => cardChooser.click() }, "Upload a character card"), cardChooser), cardBox,
-      h("div", { class: "ms-row bl-numbers" }, field("Of these use", split)), h("label", { class: "bl-check", for: "bl-sensitive" }, sensitive, "Also prompts that are marked as sensitive or adult")),
+      h("div", { class: "ms-row bl-numbers" }, field("Of these use", split)), h("label", { class: "bl-check", for: "bl-sensitive" }, sensitive, "Also prompts that are marked as sensitive or adult"),
+      h("label", { class: "bl-check", for: "bl-seen" }, seen, "Also prompts that tuning or an earlier verdict has seen; the verdict then says so")),
     card("Answers and raters", h("div", { class: "ms-row bl-numbers" }, field("Sampling", sampling), field("Draws per prompt", draws), field("Engine", engine), field("GPUs per model", gpus), field("Models are shown", reveal), field("Scores from 1 to 5", scores, "Names with commas between; off when empty."))),
     card("Fix it", field("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble, h("div", { class: "ms-row" }, fixButton)));
 
