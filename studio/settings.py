@@ -8,7 +8,7 @@ from pathlib import Path
 from studio.errors import StudioError, nearest
 
 # These steer the tests and the set-up, not the studio.
-OF_THE_TOOLS = frozenset({"STUDIO_CHROMIUM", "STUDIO_MERGEKIT_VENV"})
+OF_THE_TOOLS = frozenset({"STUDIO_CHROMIUM", "STUDIO_MERGEKIT_VENV", "STUDIO_ARENA_RANK"})
 SHORTEST_TOKEN = 16
 
 
