@@ -17,6 +17,7 @@ def plan_data(plan: Plan, costs: Sequence[Step] = ()) -> dict[str, Any]:
         "gpus": [_gpu(gpu) for gpu in plan.found.gpus],
         "why_no_gpus": plan.found.why,
         "memory": plan.memory,
+        "utilisation": plan.wish.utilisation,
         "length": plan.length,
         "requests": plan.wish.requests,
         "models": [_model(model) for model in plan.models],

@@ -11,6 +11,7 @@ from tests.e2e.conftest import TOKEN, Visited
 from tests.e2e.test_merge_tab import NAMELESS, TOO_WIDE
 
 UP = 90_000  # an embedded engine takes some seconds to import what it needs
+expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ function specWords(engine) {
   if (identity?.quantisation) words.push(identity.quantisation);
   if (engine.max_model_len) words.push(`${engine.max_model_len.toLocaleString("en")} tokens of context`);
   if (engine.seconds_to_ready) words.push(`up in ${duration(engine.seconds_to_ready)}`);
-  if (engine.verified) words.push(engine.verified);
+  if (engine.verified) words.push(`${engine.verified} verified`);
   return words.join(" · ");
 }
 function switchWords(done) {

@@ -107,12 +107,13 @@ function bars(plan) {
 function bar(plan, model, row, place) {
   const sizes = PARTS.map(([name]) => Math.max(0, row[name]));
   const whole = Math.max(plan.memory, sizes[0] + sizes[2]);
+  const limit = plan.utilisation * plan.memory; // what the engine may take at most
   const words = PARTS.map(([, text], at) => `${text} ${gib(sizes[at])}`).join(", ");
   return h("div", { class: "ms-gpu" },
     h("div", { class: "ms-gpu-name" }, h("strong", {}, place), h("span", { class: "ms-soft" }, shortOf(model.label))),
     h("div", { class: "ms-stack", role: "img", "aria-label": `${place}: ${words}`, title: words },
       PARTS.map(([name, , colour], at) => h("div", { class: `ms-stack-${name}`, style: `width:${(100 * sizes[at]) / whole}%;background:${colour}` })),
-      whole > plan.memory && h("div", { class: "ms-limit", style: `left:${(100 * plan.memory) / whole}%` })));
+      row.kv < 0 && h("div", { class: "ms-limit", title: `${gib(limit)} may be used`, style: `left:${(100 * limit) / whole}%` })));
 }
 
 function tables(plan) {
@@ -123,7 +124,7 @@ function tables(plan) {
     if (!like) seen.set(key, model.label);
     const title = `${shortOf(model.label)}: ${(model.parameters / 1e9).toPrecision(3)}B parameters, ${model.dtype}${model.quantisation === "none" ? "" : `, ${model.quantisation}`}`;
     if (like) return h("p", { class: "ms-hint" }, `${title}; as ${shortOf(like)}.`);
-    return h("div", { class: "ms-scroll", tabindex: 0 }, h("table", {},
+    return h("div", { class: "ms-wide-table", tabindex: 0 }, h("table", {},
       h("caption", {}, title),
       h("thead", {}, h("tr", {}, ["TP", "PP", plan.gpus.length ? "Weights/GPU" : "Weights", "KV tokens", `Requests of ${plan.length.toLocaleString("en")}`].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, model.rows.map((row) => wayRow(row, model.chosen)))));
