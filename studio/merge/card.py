@@ -137,6 +137,12 @@ def _sources(plan: Plan, report: Report, licenses: Sequence[str | None]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     base = f"The config and the tokenizer are those of {code(plan.sources[0].label)}."
+    if plan.alignment:
+        base = (
+            f"The config is that of {code(plan.sources[0].label)}. Rows were merged by token, into "
+            f"{plan.alignment.rows:,} tokens that begin with those of "
+            f"{code(plan.alignment.origin)}."
+        )
     return "\n".join(lines) + f"\n\n{base} The weights are {code(report['dtype'])}."
 
 

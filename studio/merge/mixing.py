@@ -183,12 +183,18 @@ class Mixer:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
         inputs = Inputs(job, keep=keep)
         self._reader.submit(inputs.prefetch)
-        starts = range(0, max(job.measured, 1), PIECE)
-        return inputs, [self._workers.submit(self._piece, job, inputs, start) for start in starts]
+        shape = (job.groups, len(job.inputs), len(job.inputs))
+        pieces = [
+            self._workers.submit(self._piece, job, inputs, start, shape)
+            for start in range(0, max(job.measured, 1), PIECE)
+        ]
+        return inputs, pieces
 
-    def _piece(self, job: TensorJob, inputs: Inputs, start: int) -> Floats:
+    def _piece(
+        self, job: TensorJob, inputs: Inputs, start: int, shape: tuple[int, int, int]
+    ) -> Floats:
         """Of each group (C, n, n), in the difference basis of the sources that have it."""
-        found = np.zeros((job.groups, len(job.inputs), len(job.inputs)))
+        found = np.zeros(shape)
         for part in inputs.parts(start, start + PIECE):
             try:
                 square = self._kernels.partial_gram(part.flats)

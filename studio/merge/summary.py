@@ -4,14 +4,24 @@ from typing import Any
 
 from studio.merge import budget
 from studio.merge.plan import Plan
+from studio.merge.tensors import rows_of
+from studio.merge.vocabularies import vocabulary_table
 from studio.weights.dtypes import TORCH_NAMES
 
 ASSUMED_SPEED = 1e9
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """What a checked plan will do: bytes, memory, seconds at 1 GB/s, sources, warnings."""
-    return {
+    """What a checked plan will do: bytes, memory, seconds at 1 GB/s, sources, warnings.
+
+    With `vocabularies`, beside each other, if the recipe merges by token.
+    """
+    found: dict[str, Any] = {}
+    if plan.alignment:
+        folders = {source.label: source.path for source in plan.sources}
+        rows = {source.label: rows_of(source) for source in plan.sources}
+        found["vocabularies"] = vocabulary_table(folders, rows)
+    return found | {
         "sources": [
             {
                 "model": source.label,

@@ -1,5 +1,6 @@
 """Tensors whose rows lie elsewhere in every source: which rows, in runs that need no copy."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,9 @@ def runs_of(table: Integers, groups: Sequence[int]) -> tuple[Run, ...]:
 
 def runs_within(runs: Sequence[Run], first: int, stop: int) -> Iterator[Run]:
     """The runs, cut to the rows first … stop - 1."""
-    begin = int(np.searchsorted([run.at for run in runs], first, side="right")) - 1
-    for run in runs[max(begin, 0) :]:
+    begin = bisect_right(runs, first, key=lambda run: run.at) - 1
+    for number in range(max(begin, 0), len(runs)):
+        run = runs[number]
         if run.at >= stop:
             return
         if run.at + run.count > first:

@@ -94,7 +94,9 @@ def test_check_gives_the_table_to_programs(
     assert told["vocabularies"][1]["own"] == [{"id": 30, "token": "<pad>"}]
     Path("recipe.yaml").write_text(recipe("union"))
     assert main(["check", "recipe.yaml", "--json"]) == 0
-    assert "a lacks 1 ('<pad>') of 31 tokens" in json.loads(capsys.readouterr().out)["notes"][0]
+    told = json.loads(capsys.readouterr().out)
+    assert "a lacks 1 ('<pad>') of 31 tokens" in told["notes"][0]
+    assert [entry["rows"] for entry in told["vocabularies"]] == [30, 31]
 
 
 @pytest.mark.parametrize("tokenizer", ["base", "union", "c"])
@@ -232,6 +234,13 @@ def test_source_without_a_tokenizer_counts_as_the_base(models: Path) -> None:
     plain = run(recipe("", "ad"), "plain")
     found = run(recipe("base", "ad"))
     assert [name for name in plain if not torch.equal(plain[name], found[name])] == []
+
+
+def test_card_tells_whose_tokens_the_result_has(models: Path) -> None:
+    run(recipe("union", "ac"))
+    assert "Rows were merged by token, into 32 tokens that begin with those of `a`." in (
+        Path("out/README.md").read_text()
+    )
 
 
 def test_special_ids_are_those_of_the_model_that_gives_the_tokenizer(models: Path) -> None:
