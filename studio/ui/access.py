@@ -74,7 +74,7 @@ def answers(handler: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Handler:
                 raise StudioError("a request must be a JSON object")
             return handler(request)
         except StudioError as error:
-            return {"error": str(error)}
+            return {**error.data, "error": str(error)}
         except Exception:
             log.exception("%s failed", handler.__name__)
             return {"error": "the studio made a mistake here; its log on the server tells more"}

@@ -153,7 +153,9 @@ class MergeJobs:
         if process.returncode == 0 and found:
             return found
         reason = found.get("error") or talk.strip() or f"the check ended with {process.returncode}"
-        raise StudioError(str(reason).replace(str(file), "recipe").replace(file.name, "recipe"))
+        text = str(reason).replace(str(file), "recipe").replace(file.name, "recipe")
+        data = {key: found[key] for key in found.keys() - {"event", "message", "error"}}
+        raise StudioError(text, data)
 
     def _write(self, name: str, recipe: str) -> Path:
         """Keep a recipe for its process; no name of a result begins with a dot."""

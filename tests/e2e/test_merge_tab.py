@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.checkpoints import write_checkpoint, write_tokenizer
 from tests.e2e.conftest import ROOT, WITH_STAND_IN, Visited
 
 LAST = "component-1, layer 3, t"
@@ -205,6 +206,33 @@ def test_markup_in_a_recipe_stays_text(
     page.set_input_files("input[type=file]", file)
     expect(page.get_by_role("heading", name=f"{evil}${{alert(1)}}")).to_be_visible()
     assert page.title() == "Merge Studio" and page.locator("img[src=x]").count() == 0
+
+
+def test_vocabularies_that_differ_are_shown_with_the_remedy(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    for name, added in (("plain", ()), ("chat", ("<turn>", "<img src=x>"))):
+        write_checkpoint(tmp_path / name, vocab_size=64 + len(added))
+        write_tokenizer(tmp_path / name, 64, added)
+    file = tmp_path / "mine.yaml"
+    models = [str(tmp_path / name) for name in ("plain", "chat")]
+    file.write_text(
+        f"merge_method: slerp\nbase_model: {models[0]}\nparameters: {{t: 0.4}}\n"
+        f"models: [{{model: {models[0]}}}, {{model: {models[1]}}}]\n"
+    )
+    page = settled(visit(studio.url))
+    page.set_input_files("input[type=file]", file)
+    table = page.get_by_role("group", name="The vocabularies")
+    row = table.get_by_role("row", name=models[1])
+    expect(row).to_contain_text("<turn> (64), <img src=x> (65)", timeout=60_000)
+    assert row.get_by_role("cell").all_inner_texts()[:3] == ["66", "66", "0"]
+    page.get_by_role("button", name="Merge by token: everyone’s tokens").click()
+    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=60_000)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download YAML").click()
+    assert "tokenizer_source: union" in Path(download.value.path()).read_text()
+    page.get_by_role("button", name="Edit Result").click()
+    expect(page.get_by_label("Tokenizer of Result")).to_have_value("union")
 
 
 def test_models_that_are_not_here(studio: Visited, visit: Callable[..., Page]) -> None:

@@ -24,6 +24,8 @@ function stageEditor(stage, index, desk) {
     rework(() => { setMethod(stage, chosen); sortStages(desk.recipe()); }, `${key}-method`));
   const dtypes = select(`dtype of ${title}`, "dtype", [["", "as the sources"], ...["bfloat16", "float16", "float32"].map((each) => [each, each])], stage.dtype || "", (chosen) =>
     rework(() => { stage.dtype = chosen || null; }, `${key}-dtype`));
+  const tokens = select(`Tokenizer of ${title}`, "tokenizer", [["", "row by row"], ["base", "by token: base"], ["union", "by token: union"], ...inputs.map((each) => [each, `by token: ${desk.label(each)}`])], stage.tokenizer || "", (chosen) =>
+    rework(() => { stage.tokenizer = chosen || null; }, `${key}-tokenizer`));
   const switches = Object.entries(method.settings).filter(([, setting]) => setting.switch).map(([setting, about]) => {
     const box = h("input", { type: "checkbox", "data-key": `${key}-${setting}`, onchange: () => rework(() => { stage.settings[setting] = [{ filter: null, anchors: [box.checked ? 1 : 0] }]; }, `${key}-${setting}`) });
     box.checked = (stage.settings[setting]?.[0].anchors[0] ?? about.default) > 0;
@@ -34,7 +36,7 @@ function stageEditor(stage, index, desk) {
     set: (value) => desk.edit(`${key}-${setting}`, () => { if (value === null) delete stage.settings[setting]; else stage.settings[setting] = [{ filter: null, anchors: [value] }]; }),
   })).map(({ field, show }, k) => { show(); return named(Object.keys(method.settings).filter((setting) => method.settings[setting].fixed)[k], field); });
   return h("div", { class: "ms-editor" },
-    h("div", { class: "ms-row ms-fields" }, !isResult && named("Name", name), named("Method", methods), named("dtype", dtypes), fixed),
+    h("div", { class: "ms-row ms-fields" }, !isResult && named("Name", name), named("Method", methods), named("dtype", dtypes), named("Vocabulary", tokens), fixed),
     switches.length > 0 && h("div", { class: "ms-row" }, switches),
     inputs.map((model, k) => inputRow(stage, index, k, model, desk)),
     h("div", { class: "ms-row" },

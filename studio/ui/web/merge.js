@@ -1,5 +1,5 @@
 // Check, merge, watch, cancel, and what came of it.
-// desk: { recipe(), missing(), adopt(state), name(), setName(text) }
+// desk: { recipe(), missing(), adopt(state), name(), setName(text), setTokenizer(source) }
 function mergePanel(desk) {
   const name = h("input", { id: "ms-name", class: "ms-text", type: "text", spellcheck: "false", autocomplete: "off", maxlength: 80, "aria-describedby": "ms-name-hint" });
   const nameHint = h("p", { class: "ms-hint", id: "ms-name-hint" });
@@ -13,7 +13,7 @@ function mergePanel(desk) {
     h("h2", {}, "Merge"),
     h("label", { class: "ms-label", for: "ms-name" }, "Name of the result"),
     h("div", { class: "ms-row ms-act" }, name, checkButton, mergeButton), nameHint, why, checked, work, made);
-  let state = null, checking = 0, acting = false, shownJob = "", shownMade = "";
+  let state = null, round = 0, checking = 0, acting = false, shownJob = "", shownMade = "";
 
   name.addEventListener("input", () => { desk.setName(name.value); refresh(); });
   const nameProblem = () => {
@@ -41,10 +41,10 @@ function mergePanel(desk) {
   }
 
   async function check() {
-    const round = ++checking;
+    const mine = checking = ++round;
     refresh();
     const found = await ask("check_merge", { recipe: desk.recipe(), name: nameProblem() ? "check" : name.value });
-    if (round === checking) { checking = 0; checked.replaceChildren(...verdict(found)); }
+    if (mine === checking) { checking = 0; checked.replaceChildren(...verdict(found, desk)); }
     refresh();
   }
   async function merge() {
@@ -81,8 +81,19 @@ function mergePanel(desk) {
   return { element, show, refresh, check, clear: () => { checking = 0; checked.replaceChildren(); } };
 }
 
-function verdict(found) {
-  if (found.error) return [alertBox(found.error)];
+// Whose vocabulary has what, and the setting that merges by token.
+function vocabularies(table, desk) {
+  const count = (value) => (value === null || value === undefined ? "?" : value.toLocaleString("en"));
+  const own = (entry) => entry.own.map((item) => `${item.token} (${item.id})`).join(", ") + (entry.owns > entry.own.length ? ` and ${count(entry.owns - entry.own.length)} more` : "");
+  const choose = (source, text) => h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.setTokenizer(source) }, text);
+  return [
+    h("div", { class: "ms-scroll", tabindex: 0, role: "group", "aria-label": "The vocabularies" }, h("table", {}, h("thead", {}, h("tr", {}, ["Model", "Rows", "Tokens", "Lacks", "Has, and some other lacks"].map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, table.map((entry) => h("tr", {}, h("th", { scope: "row" }, entry.model), [entry.rows, entry.tokens, entry.lacks].map((value) => h("td", {}, count(value))), h("td", {}, own(entry) || "–")))))),
+    h("div", { class: "ms-row" }, choose("base", "Merge by token: the base’s tokens"), choose("union", "Merge by token: everyone’s tokens")),
+  ];
+}
+function verdict(found, desk) {
+  if (found.error) return [alertBox(found.error), ...(found.vocabularies ? vocabularies(found.vocabularies, desk) : [])];
   const many = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
   const notes = [...(found.warnings || []), ...(found.notes || [])];
   return [

@@ -65,7 +65,10 @@ function addInput(stage, model) {
   freshSettings(stage);
 }
 const removeInput = (stage, k) => stage.slices.forEach((part) => part.inputs.splice(k, 1));
-const setInput = (stage, k, model) => stage.slices.forEach((part) => { part.inputs[k].model = model; });
+function setInput(stage, k, model) {
+  if (stage.tokenizer === modelsOf(stage)[k]) stage.tokenizer = model;
+  stage.slices.forEach((part) => { part.inputs[k].model = model; });
+}
 
 function addStage(recipe) {
   const taken = new Set([...stageNames(recipe), ...sourcesOf(recipe)]);
@@ -73,7 +76,7 @@ function addStage(recipe) {
   while (taken.has(`component-${count}`)) count += 1;
   const [first, second = first] = sourcesOf(recipe), result = recipe.stages[recipe.stages.length - 1];
   const stage = {
-    method: "slerp", name: `component-${count}`, dtype: result.dtype, out_dtype: null, chat_template: null, settings: {},
+    method: "slerp", name: `component-${count}`, dtype: result.dtype, out_dtype: null, chat_template: null, tokenizer: result.tokenizer ?? null, settings: {},
     slices: [{ start: 0, end: null, settings: {}, inputs: [first, second].map((model) => ({ model, settings: {} })) }],
   };
   freshSettings(stage);
@@ -82,7 +85,7 @@ function addStage(recipe) {
   return stage;
 }
 function replaceInputs(recipe, from, to) {
-  for (const stage of recipe.stages) for (const part of stage.slices) for (const input of part.inputs) if (input.model === from) input.model = to;
+  for (const stage of recipe.stages) modelsOf(stage).forEach((model, k) => { if (model === from) setInput(stage, k, to); });
 }
 function renameStage(recipe, index, name) { // returns what is wrong with the name, or nothing
   const stage = recipe.stages[index], text = name.trim();

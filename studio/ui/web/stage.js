@@ -21,6 +21,7 @@ function stageCard(stage, index, desk) {
       h("h3", {}, title),
       h("span", { class: "ms-chip" }, stage.method),
       (stage.out_dtype || stage.dtype) && h("span", { class: "ms-chip ms-quiet" }, stage.out_dtype || stage.dtype),
+      stage.tokenizer && h("span", { class: "ms-chip ms-quiet", title: "Merged by token, not by row" }, `tokens: ${shortName(stage.tokenizer, [])}`),
       h("span", { class: "ms-space" }), reset, open),
     editor || h("dl", { class: "ms-ends" }, models.map((model, k) => h("div", {},
       h("dt", {}, isSlerp ? `t = ${k}` : METHODS[stage.method].needs_base && k === 0 ? "base" : `input ${k + 1}`),

@@ -42,6 +42,7 @@ const graph = makeGraph(desk, (index) => {
 const panel = mergePanel({
   recipe: () => page.recipe, missing: () => page.preview?.missing.map(label) || [], adopt: (answer) => adopt(answer),
   name: () => page.name || freeName(), setName: (text) => { page.name = text; keepDraft(); },
+  setTokenizer: (source) => edit(null, () => page.recipe.stages.forEach((stage) => { stage.tokenizer = source; }), { rebuild: true }),
 });
 const stem = () => `${(page.preset || page.saved || page.file.replace(/\.[^.]*$/, "") || "my").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.]+/, "").slice(0, 60) || "my"}`;
 const library = makeLibrary({
