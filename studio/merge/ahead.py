@@ -41,10 +41,10 @@ class Ahead:
         self._await(job)
         return self._inputs[job.name], self.records[job.name].by_group
 
-    def finish(self, job: TensorJob) -> None:
-        """Let go of the sources of a job that is mixed; its record stays."""
-        self._inputs.pop(job.name, None)
+    def finish(self, job: TensorJob) -> Inputs | None:
+        """Forget the sources of a job that is mixed, for the caller to close; its record stays."""
         self._kept.pop(job.name, None)
+        return self._inputs.pop(job.name, None)
 
     def all_records(self) -> dict[str, TensorRecord]:
         """The records of all the jobs, those without elements among them."""

@@ -27,15 +27,15 @@ class Part:
 class Inputs:
     """The elements of a job's tensor in each of its sources, mapped from their files.
 
-    `keep`: what was looked at stays in the process's memory while this object lives, and the second
-    look finds it there; without, it is mapped anew for every look and the process stays small.
-    Either way the second look reads from the page cache, not from the disk.
+    `keep`: what was looked at stays in the process's memory until `close`, and the second look
+    finds it there; without, it is mapped anew for every look and the process stays small. Either
+    way the second look reads from the page cache, not from the disk.
     """
 
     def __init__(self, job: TensorJob, *, keep: bool) -> None:
         self._job = job
         whole = [(0, info.nbytes // ITEMSIZE[info.dtype]) for info in job.inputs]
-        self._kept = self._mapped(whole) if keep else None
+        self._kept: list[Flat] | None = self._mapped(whole) if keep else None
 
     def elements(self, start: int, stop: int) -> list[Flat]:
         """The elements start … stop - 1 of each source, those that there are.
@@ -72,11 +72,16 @@ class Inputs:
         for info in self._job.inputs:
             pages.prefetch(info)
 
+    def close(self) -> None:
+        """Let go of what was kept."""
+        self._kept = None
+
     def _spans(self, spans: Sequence[tuple[int, int]]) -> list[Flat]:
         """Of each source its own range of elements."""
-        if self._kept is None:
+        kept = self._kept
+        if kept is None:
             return self._mapped(spans)
-        return [flat.part(*span) for flat, span in zip(self._kept, spans, strict=True)]
+        return [flat.part(*span) for flat, span in zip(kept, spans, strict=True)]
 
     def _mapped(self, spans: Sequence[tuple[int, int]]) -> list[Flat]:
         pairs = zip(self._job.inputs, spans, strict=True)

@@ -89,7 +89,7 @@ class Mixer:
             pending.popleft()
             for segment in block.segments:
                 if segment.stop == segment.job.numel:
-                    ahead.finish(segment.job)
+                    self._finish(segment.job, ahead)
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
         with ShardFile(path, size) as file:
@@ -113,6 +113,11 @@ class Mixer:
         if job.name not in self._plan.row_of:
             return Inputs(job, keep=False), None
         return ahead.measured(job)
+
+    def _finish(self, job: TensorJob, ahead: Ahead) -> None:
+        """Let go of a job's sources: not in this thread, as it takes milliseconds."""
+        if inputs := ahead.finish(job):
+            self._reader.submit(inputs.close)
 
     def _fill(
         self, file: ShardFile, block: Block, work: Sequence[Work], buffer: Buffer
@@ -171,7 +176,7 @@ class Mixer:
         ahead = self._ahead(jobs)
         for job in jobs:
             ahead.measured(job)
-            ahead.finish(job)
+            self._finish(job, ahead)
             on_tensor(job.source_bytes)
         return ahead.all_records()
 

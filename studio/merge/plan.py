@@ -135,6 +135,11 @@ class Plan:
         return sum(job.source_bytes for shard in self.shards for job in shard.tensors)
 
     @property
+    def bytes_missing(self) -> int:
+        """Bytes to download before the merge can begin."""
+        return sum(source.missing for source in self.sources)
+
+    @property
     def bytes_written(self) -> int:
         """Bytes of all output files with weights."""
         return sum(shard.nbytes + len(shard.header()) for shard in self.shards)
@@ -176,10 +181,13 @@ def shards_of(jobs: Sequence[TensorJob], limit: int) -> tuple[ShardJob, ...]:
     Within a file wider dtypes come first, so that every tensor is aligned to its element size.
     """
     groups: list[list[TensorJob]] = [[]]
+    size = 0
     for job in jobs:
-        if groups[-1] and sum(j.nbytes for j in groups[-1]) + job.nbytes > limit:
+        if groups[-1] and size + job.nbytes > limit:
             groups.append([])
+            size = 0
         groups[-1].append(job)
+        size += job.nbytes
     count = len(groups)
     files = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     if count == 1:

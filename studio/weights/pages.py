@@ -4,9 +4,12 @@ The pages are the kernel's cached copy of the file. They count as the process's 
 first touch to the end of the map, so a pass that maps a range at a time needs a few megabytes.
 """
 
+import ctypes
 import mmap
 import os
+import weakref
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Bytes = NDArray[np.uint8]
+# No reserve: a large file mapped as writable is not to count as memory that will be needed.
+_PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def map_flat(info: TensorInfo, start: int, stop: int) -> Flat:
 def map_bytes(info: TensorInfo) -> Bytes:
     """The bytes of a tensor, still in the file; no copy is made.
 
-    Each map holds a file descriptor while it lives. Writing to it changes neither the file nor
+    The map lives as long as the array and its slices. Writing to it changes neither the file nor
     other maps. Raises StudioError if the file is gone or has shrunk.
     """
     if info.nbytes == 0:
@@ -58,19 +63,41 @@ def map_bytes(info: TensorInfo) -> Bytes:
     skipped = info.start % mmap.ALLOCATIONGRANULARITY
     try:
         with info.file.open("rb") as stream:
-            # A private map is writable, which torch wants of a buffer, and shares the page cache.
-            pages = mmap.mmap(
-                stream.fileno(),
-                skipped + info.nbytes,
-                access=mmap.ACCESS_COPY,
-                offset=info.start - skipped,
-            )
-    except (OSError, ValueError) as error:  # ValueError: beyond the end of the file
+            if os.fstat(stream.fileno()).st_size < info.start + info.nbytes:
+                raise EOFError("it has become shorter")
+            pages = _map(stream.fileno(), info.start - skipped, skipped + info.nbytes)
+    except (OSError, EOFError) as error:
         raise StudioError(
             f"{info.file}: tensor {info.name!r} cannot be read ({error}); the file has changed "
             "since it was opened: start again"
         ) from error
-    return np.frombuffer(pages, np.uint8, offset=skipped)
+    return np.frombuffer(memoryview(pages), np.uint8, offset=skipped)
+
+
+def _map(descriptor: int, offset: int, length: int) -> "ctypes.Array[ctypes.c_char]":
+    """mmap by the C library: unlike Python's own it lets other threads run while pages are freed.
+
+    It also holds no file descriptor. The map is private, so that it may be writable, as torch
+    wants its buffers; it shares the page cache all the same.
+    """
+    libc = _libc()
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    address = libc.mmap(None, length, access, _PRIVATE, descriptor, offset)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    pages = (ctypes.c_char * length).from_address(address)
+    weakref.finalize(pages, libc.munmap, address, length).atexit = False
+    return pages
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    size, number, pointer = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+    libc.mmap.restype = pointer
+    libc.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_long)
+    libc.munmap.argtypes = (pointer, size)
+    return libc
 
 
 def map_tensor(info: TensorInfo) -> "Tensor":
