@@ -123,6 +123,7 @@ def test_check_tells_what_the_merge_will_do(
     assert code == 0 and not Path("result").exists() and not Path("result.partial").exists()
     assert set(found) >= {
         "warnings",
+        "bytes_missing",
         "bytes_read",
         "bytes_written",
         "peak_memory",

@@ -102,17 +102,18 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 
 def _merge(parsed: argparse.Namespace) -> int:
-    from studio.merge.preflight import check
+    from studio.merge.preflight import check, fetch
 
     if parsed.tethered:
         threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
+    show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
     plan = check(_recipe(parsed.recipe), _options(parsed), parsed.out)
     for line in (*plan.warnings, *plan.notes):
         print(f"note: {line}", file=sys.stderr)
     from studio.merge.run import merge
 
-    show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
     try:
+        plan = fetch(plan, show.download)
         merge(plan, parsed.out, show.update, kept_grams())
     except KeyboardInterrupt:
         show.cancelled()

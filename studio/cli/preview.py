@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from studio.cli.exits import interrupt_at_end_of_input
-from studio.cli.progress import SECONDS_BETWEEN, Bar, emit
+from studio.cli.progress import SECONDS_BETWEEN, Bar, Display, JsonLines, emit
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def show_preview(parsed: argparse.Namespace, recipe: "Recipe", options: "Options
     from studio.merge.charts import charts
     from studio.merge.grams import jobs_of
     from studio.merge.measure import measuring
-    from studio.merge.preflight import check
+    from studio.merge.preflight import check, fetch
     from studio.merge.preview import preview
     from studio.merge.summary import preview_text
     from studio.merge.uncertainty import errors
@@ -54,7 +54,8 @@ def show_preview(parsed: argparse.Namespace, recipe: "Recipe", options: "Options
     if parsed.tethered:
         threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
     check(recipe, options)
-    plan = check(measuring(recipe, parsed.base), options)
+    show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
+    plan = fetch(check(measuring(recipe, parsed.base), options), show.download)
     gram, estimate = _find(plan, parsed)
     sizes = [job.numel for job in jobs_of(plan)]
     found = preview(recipe, plan.layout, sizes, gram, parsed.base)

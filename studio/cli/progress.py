@@ -16,6 +16,9 @@ SECONDS_BETWEEN = 0.2
 class Display(Protocol):
     """What shows a merge: `update` often, one of `done` and `cancelled` at the end."""
 
+    def download(self, done: int, total: int) -> None:
+        """Show how many bytes of the sources have come."""
+
     def update(self, progress: "Progress") -> None:
         """Show how far the merge is."""
 
@@ -32,6 +35,11 @@ class Bar:
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._live = stream, stream.isatty()
         self._next, self._tenth, self._started = 0.0, -1, time.monotonic()
+
+    def download(self, done: int, total: int) -> None:
+        """Say how far the download is; the Hub's client shows bars of its own."""
+        if not self._live:
+            print(f"downloaded {done / 1e9:.2f} of {total / 1e9:.2f} GB", file=self._stream)
 
     def update(self, progress: "Progress") -> None:
         """Redraw the bar, at most five times a second."""
@@ -65,6 +73,10 @@ class JsonLines:
 
     def __init__(self) -> None:
         self._next, self._started = 0.0, time.monotonic()
+
+    def download(self, done: int, total: int) -> None:
+        """Print how far the download is."""
+        emit({"event": "progress", "phase": "download", "done": done, "total": total})
 
     def update(self, progress: "Progress") -> None:
         """Print the progress, unless the last was printed just now."""

@@ -53,6 +53,8 @@ class Mixer:
     """Carries out shard jobs of one plan; a context manager that owns the worker threads."""
 
     def __init__(self, plan: Plan) -> None:
+        if missing := [source.label for source in plan.sources if source.missing]:
+            raise StudioError(f"{', '.join(missing)}: the weights are not here yet; download them")
         self._plan = plan
         self._kernels = _kernels(plan)
         self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="mix")

@@ -4,7 +4,7 @@ Preflight reads configs, tokenizers and headers only, lists every problem at onc
 plan that the pass carries out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from studio.merge.vocabularies import add_table, alignment_of
 from studio.weights import hub
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
+from studio.weights.remote import open_model
 from studio.weights.strict_json import read_object, shown
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -38,9 +39,9 @@ SHORT_NAMES = {long: short for short, long in TORCH_NAMES.items()}
 def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     """Check the recipe against its sources and make the plan.
 
-    Hub models are fetched if they are not here, but their configs and tokenizers first: weights
-    are downloaded only if nothing is wrong with those. `out` is the folder to be written, checked
-    if given. Raises one StudioError that lists every problem.
+    Of Hub models that are not here, configs, tokenizers and the headers of weights are fetched, the
+    latter only if nothing is wrong with the former; `fetch` gets the rest. `out` is the folder to
+    be written, checked if given. Raises one StudioError that lists every problem.
     """
     problems: list[str] = []
     folders, configs = _small_files(recipe, problems)
@@ -56,6 +57,25 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
         raise StudioError.listing("these sources cannot merge", problems, data)
     warnings = [*recipe.warnings, *compared.warnings, *texts.warnings]
     return _plan(recipe, sources, (options, out), (problems, warnings))
+
+
+def fetch(plan: Plan, on_progress: Callable[[int, int], None]) -> Plan:
+    """Download the weights that are missing on this machine, and check again with them here.
+
+    `on_progress(done, total)` is called now and then, in bytes, from another thread. Raises
+    StudioError if the Hub does not give them.
+    """
+    done, total = 0, plan.bytes_missing
+
+    def count(more: int) -> None:
+        nonlocal done
+        done = min(done + more, total)
+        on_progress(done, total)
+
+    for source in plan.sources:
+        if source.missing:
+            hub.fetch(source.label, count)
+    return check(plan.recipe, plan.options) if total else plan
 
 
 def folder_here(model: str) -> Path | None:
@@ -188,7 +208,7 @@ def _open(
     for model in configs:
         try:
             if hub.local_folder(model) is not None or not problems:
-                sources.append(Checkpoint.open(hub.all_files(model), model))
+                sources.append(open_model(model))
         except StudioError as error:
             problems.append(str(error))
     return tuple(sources)

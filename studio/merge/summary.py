@@ -37,6 +37,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "tensors": sum(len(shard.tensors) for shard in plan.shards),
         "shards": len(plan.shards),
         "dtype": TORCH_NAMES[plan.dtype],
+        "bytes_missing": plan.bytes_missing,
         "bytes_read": plan.bytes_read,
         "bytes_written": plan.bytes_written,
         "peak_memory": budget.peak(plan),
@@ -59,6 +60,8 @@ def summary_text(found: dict[str, Any]) -> str:
         f"about {found['seconds']:.0f} s where the disk moves 1 GB/s, "
         f"{found['peak_memory'] / 2**20:.0f} MiB of memory",
     ]
+    if found["bytes_missing"]:
+        lines.append(f"downloads {found['bytes_missing'] / 1e9:.2f} GB first")
     lines += [f"warning: {text}" for text in found["warnings"]]
     return "\n".join([*lines, *(f"note: {text}" for text in found["notes"]), "ready to merge"])
 

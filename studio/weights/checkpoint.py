@@ -31,6 +31,7 @@ class Checkpoint:
 
     `label` is what to call it: the recipe's reference. `config` is the parsed config.json.
     `tensors` are in the order in which they lie in `files`, the files in the order of their names.
+    `missing`: bytes that are still to be downloaded before the weights can be read.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Checkpoint:
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     files: tuple[Path, ...]
+    missing: int = 0
 
     @classmethod
     def open(cls, path: Path, label: str) -> "Checkpoint":
@@ -71,6 +73,20 @@ class Checkpoint:
         """(name, size, mtime in ns, inode) of each file: unchanged if nobody touched them."""
         stats = [(file.name, file.stat()) for file in self.files]
         return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats]
+
+
+def weight_files(folder: Path) -> list[str] | None:
+    """The files with the folder's weights, by its index or because they are there; None: unknown.
+
+    Raises StudioError for an index that is damaged.
+    """
+    for name, _ in _FORMATS:
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            return sorted(set(_weight_map(index).values()))
+        if (folder / name).exists():
+            return [name]
+    return None
 
 
 def _find_tensors(folder: Path) -> dict[str, TensorInfo]:

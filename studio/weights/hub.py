@@ -1,12 +1,17 @@
 """From the name of a model to a folder on this machine: a local folder or a Hub repository."""
 
+import http
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from studio.errors import StudioError
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
+_SECONDS_BETWEEN = 0.5
 
 
 def local_folder(model: str) -> Path | None:
@@ -68,17 +73,83 @@ def _cached(model: str) -> Path | None:
     return path if any(any(path.glob(pattern)) for pattern in WEIGHT_FILES) else None
 
 
+def fetch(model: str, on_bytes: Callable[[int], None]) -> None:
+    """Download the model; `on_bytes(count)` is called now and then with what has come since.
+
+    It is called in a thread of its own. Raises StudioError as `all_files` does.
+    """
+    blobs = small_files(model).parents[1] / "blobs"
+    ended = threading.Event()
+
+    def watch() -> None:
+        before, is_last = _size(blobs), False
+        while not is_last:
+            is_last = ended.wait(_SECONDS_BETWEEN)
+            now = _size(blobs)
+            on_bytes(now - before)
+            before = now
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        all_files(model)
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.iterdir():
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # a finished download has just got its name
+            continue
+    return total
+
+
+def first_bytes(model: str, snapshot: Path, file: str, count: int) -> tuple[bytes, int] | None:
+    """The first `count` bytes of a file of the repository, and its size; None if it has none.
+
+    `snapshot`: the folder of its small files, which names the revision.
+    """
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils._http import hf_raise_for_status
+
+    url = hf_hub_url(model.partition("@")[0], file, revision=snapshot.name)
+    headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
+    with _clear_errors(model), get_session().stream("GET", url, headers=headers) as response:
+        try:
+            hf_raise_for_status(response)
+        except EntryNotFoundError:
+            return None
+        if response.status_code != http.HTTPStatus.PARTIAL_CONTENT:
+            raise OSError(f"{file} is not given in parts")
+        size = int(response.headers["content-range"].rpartition("/")[2])
+        return response.read(), size
+
+
 def _snapshot(model: str, patterns: tuple[str, ...]) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     name, _, revision = model.partition("@")
-    try:
+    with _clear_errors(model):
         return Path(
             snapshot_download(name, revision=revision or None, allow_patterns=list(patterns))
         )
+
+
+@contextmanager
+def _clear_errors(model: str) -> Iterator[None]:
+    """What goes wrong between here and the Hub, as StudioError."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import httpx2
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
     except HFValidationError as error:
         raise StudioError(
             f"{model}: neither a folder here nor a Hub id of the form owner/name"

@@ -11,14 +11,16 @@ from urllib.parse import unquote, urlparse
 
 
 class Hub:
-    """The repositories by name, each a folder, and the paths that were asked for.
+    """The repositories by name, each a folder, and the paths that were asked for as a whole.
 
+    `ranges`: the model and the bytes given of each request for a part of a file.
     `refuse`: names of files that may not be downloaded; `cut`: of those that break off.
     """
 
     def __init__(self, repositories: Mapping[str, Path]) -> None:
         self.repositories = dict(repositories)
         self.requests: list[str] = []
+        self.ranges: list[tuple[str, int]] = []
         self.refuse: set[str] = set()
         self.cut: set[str] = set()
         self.endpoint = ""
@@ -37,10 +39,43 @@ class Hub:
                 return 200, "application/json", json.dumps(_about(name, folder)).encode()
             if path.startswith(f"/{name}/resolve/{_commit(name)}/"):
                 file = folder / path.split("/", 5)[5]
+                if not file.exists():
+                    return 404, "application/json", b'{"error": "Entry not found"}'
                 if file.name in self.refuse:
                     return 403, "application/json", b'{"error": "Access is restricted"}'
                 return 200, "application/octet-stream", file.read_bytes()
         return 404, "application/json", b'{"error": "Repository not found"}'
+
+    def note(self, path: str, part: bytes | None) -> None:
+        """Remember a request."""
+        if part is None:
+            self.requests.append(path)
+        else:
+            self.ranges.append((path.partition("/resolve/")[0].strip("/"), len(part)))
+
+
+def _part(wanted: str | None, body: bytes) -> bytes | None:
+    """The part of the body that a Range header asks for; None without one."""
+    if wanted is None:
+        return None
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    return body[int(first) : int(last) + 1 if last else None]
+
+
+def _headers(
+    path: str, answer: tuple[int, str, bytes], wanted: str | None
+) -> Iterator[tuple[str, str]]:
+    status, kind, body = answer
+    yield "Content-Type", kind
+    if status == 206 and wanted is not None:
+        yield "Content-Range", f"{wanted.replace('=', ' ')}/{len(body)}"
+    if status == 404:
+        yield "X-Error-Code", "EntryNotFound" if "/resolve/" in path else "RepoNotFound"
+    elif "/resolve/" in path:
+        yield "ETag", f'"{hashlib.sha1(body).hexdigest()}"'
+        yield "X-Repo-Commit", path.split("/")[4]
+    elif status == 403:
+        yield "X-Error-Code", "GatedRepo"
 
 
 @contextmanager
@@ -53,19 +88,15 @@ def serve(repositories: Mapping[str, Path]) -> Iterator[Hub]:
 
         def do_GET(self) -> None:  # noqa: N802
             path = unquote(urlparse(self.path).path)
+            found = hub.answer(path)
+            part = _part(self.headers.get("Range"), found[2]) if found[0] == 200 else None
+            status, body = (206, part) if part is not None else (found[0], found[2])
             if self.command == "GET":
-                hub.requests.append(path)
-            status, kind, body = hub.answer(path)
+                hub.note(path, part)
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            for name, value in _headers(path, (status, *found[1:]), self.headers.get("Range")):
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
-            if status == 404:
-                self.send_header("X-Error-Code", "RepoNotFound")
-            elif "/resolve/" in path:
-                self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-                self.send_header("X-Repo-Commit", path.split("/")[4])
-            elif status == 403:
-                self.send_header("X-Error-Code", "GatedRepo")
             self.end_headers()
             if self.command == "GET" and Path(path).name in hub.cut:
                 self.wfile.write(body[: len(body) // 2])

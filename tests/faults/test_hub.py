@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.checkpoints import write_checkpoint
 from tests.faults.hub_double import Hub, fill_cache, serve
@@ -147,7 +148,9 @@ def test_of_both_formats_only_safetensors_are_fetched(
     (remote.repositories[NAMES[0]] / "tf_model.h5").write_bytes(b"x")
     shutil.rmtree(remote.repositories[NAMES[1]])
     write_checkpoint(remote.repositories[NAMES[1]], seed=2, layers=3, format="bin")
-    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    run = run_studio(
+        "merge", recipe, "--out", tmp_path / "out", **online(remote, tmp_path / "home")
+    )
     assert run.returncode == 0, run.stderr
     files = remote.downloads()
     assert f"{NAMES[0]}/model.safetensors" in files and f"{NAMES[1]}/pytorch_model.bin" in files
@@ -180,6 +183,54 @@ def test_all_models_that_are_nowhere_are_listed(tmp_path: Path, recipe: Path) ->
     run = run_studio("check", recipe, **offline(tmp_path / "home"))
     assert run.returncode == 2
     assert all(f"- {name}: not a folder here" in run.stderr for name in NAMES)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_check_reads_headers_and_a_merge_then_downloads_with_progress(
+    tmp_path: Path, remote: Hub, recipe: Path, shards: int
+) -> None:
+    shutil.rmtree(remote.repositories[NAMES[2]])
+    write_checkpoint(remote.repositories[NAMES[2]], seed=3, layers=3, shards=shards)
+    environment = online(remote, tmp_path / "home")
+    run = run_studio("check", recipe, "--json", **environment)
+    assert run.returncode == 0, run.stderr
+    assert not any(is_weights(file) for file in remote.downloads())
+    weights = [f for name in NAMES for f in remote.repositories[name].glob("*.safetensors")]
+    total = sum(file.stat().st_size for file in weights)
+    assert len(remote.ranges) == len(weights) == 2 + shards
+    assert json.loads(run.stdout)["bytes_missing"] == total
+
+    run = run_studio("merge", recipe, "--out", tmp_path / "out", "--json", **environment)
+    assert run.returncode == 0, run.stderr
+    assert sum(is_weights(file) for file in remote.downloads()) == len(weights)
+    events = [json.loads(line) for line in run.stdout.splitlines()]
+    loading = [event for event in events if event.get("phase") == "download"]
+    assert loading and loading[-1]["done"] == loading[-1]["total"] == total
+    assert events[-1]["event"] == "done"
+    run = run_studio("check", recipe, "--json", **offline(tmp_path / "home"))
+    assert json.loads(run.stdout)["bytes_missing"] == 0
+
+
+def test_a_header_longer_than_the_first_part_is_read_whole(tmp_path: Path, remote: Hub) -> None:
+    extra = {f"model.{'x' * 200}.{number}.scale": torch.ones(1) for number in range(400)}
+    folders = write_sources(tmp_path / "wide", layers=2, extra=extra)
+    remote.repositories.update(zip(NAMES, folders, strict=True))
+    recipe = write_recipe(tmp_path / "recipe.yaml", NAMES)
+    run = run_studio("check", recipe, "--json", **online(remote, tmp_path / "home"))
+    assert run.returncode == 0, run.stderr
+    assert [count > 100_000 for _, count in remote.ranges] == [False, True] * 3
+    assert json.loads(run.stdout)["tensors"] > 400
+
+
+def test_a_damaged_file_on_the_hub_is_found_by_its_header_and_named(
+    tmp_path: Path, remote: Hub, recipe: Path
+) -> None:
+    file = remote.repositories[NAMES[1]] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    assert run.returncode == 2
+    assert f"{NAMES[1]}/model.safetensors: the tensors end at byte" in run.stderr
+    assert not any(is_weights(file) for file in remote.downloads())
 
 
 @pytest.mark.parametrize("how", ["refuse", "cut"])

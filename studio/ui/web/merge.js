@@ -158,6 +158,7 @@ function updateBar(work, job) {
   bar.firstChild.style.width = `${100 * part}%`;
   if (job.total) bar.setAttribute("aria-valuenow", Math.round(100 * part));
   const words = job.total ? [`${Math.round(100 * part)} %`, `${bytes(job.done)} of ${bytes(job.total)}`] : [`${job.phase} …`];
+  if (job.total && job.phase === "download") words.unshift("downloading the sources");
   if (job.speed) words.push(`${bytes(job.speed)}/s`);
   if (job.seconds_left !== null && job.seconds_left !== undefined) words.push(`${duration(job.seconds_left)} left`);
   words.push(`${duration(job.seconds)} so far`);
