@@ -85,8 +85,9 @@ def _gram_in_double(sources: Sequence[Flat]) -> NDArray[np.float64]:
     total = np.zeros((len(sources), len(sources)))
     for start in range(0, sources[0].count, SHORT):
         values = np.array([in_fp32(s.part(start, start + SHORT)) for s in sources], np.float64)
-        values[1:] -= values[0]
-        total += values @ values.T
+        with np.errstate(invalid="ignore"):  # infinities: the caller looks for them
+            values[1:] -= values[0]
+            total += values @ values.T
     return total
 
 
