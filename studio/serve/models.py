@@ -6,16 +6,21 @@ from pathlib import Path
 from studio.errors import StudioError
 from studio.serve.known_shapes import PUBLISHED
 from studio.serve.shapes import Shape, read_shape
-from studio.weights.hub import local_folder, small_files
+from studio.weights import hub
 from studio.weights.strict_json import read_object
 
 
-def folder_here(model: str) -> Path | None:
+def is_here(model: str) -> bool:
+    """Whether the model's weights are on this machine."""
+    return hub.folder_here(model) is not None
+
+
+def config_folder(model: str) -> Path | None:
     """The folder with the model's config: its own, or in the Hub's cache here; fetches nothing.
 
     Raises StudioError if `model` is a path where there is no folder.
     """
-    folder = local_folder(model)
+    folder = hub.local_folder(model)
     if folder is not None:
         return folder
     from huggingface_hub import try_to_load_from_cache
@@ -37,10 +42,10 @@ def shape_of(model: str) -> Shape:
     Raises StudioError if there is no such model, or it cannot be planned.
     """
     published = next((c for name, c in PUBLISHED.items() if name.lower() == model.lower()), None)
-    if published is not None and folder_here(model) is None:
+    if published is not None and config_folder(model) is None:
         note = "not on this machine: planned with its published sizes"
         return replace(read_shape(published, model), notes=(note,))
-    path = small_files(model) / "config.json"
+    path = hub.small_files(model) / "config.json"
     if not path.is_file():
         raise StudioError(f"{model}: there is no config.json; it is not a model that can be served")
     return read_shape(read_object(path), model)

@@ -8,7 +8,7 @@ from studio.errors import StudioError
 from studio.merge.recipe import Recipe
 from studio.serve.formats import Format, detect
 from studio.serve.kept import Formats
-from studio.serve.models import folder_here
+from studio.serve.models import config_folder, is_here
 
 SOURCE, MERGE, ADDED = "source of the recipe", "finished merge", "added"
 MOST_ADDED = 30
@@ -34,8 +34,8 @@ def _entry(model: str, kind: str, formats: Formats) -> dict[str, Any]:
     entry: dict[str, Any] = {"model": model, "kind": kind, "problem": "", "format": None}
     entry["label"] = Path(model.rstrip("/")).name
     try:
-        folder = folder_here(model)
-        entry["here"] = folder is not None
+        folder = config_folder(model)
+        entry["here"] = is_here(model)
         found = formats.of(model, folder) or detect(model, folder)
         entry["format"] = found and format_data(found)
     except StudioError as error:  # one bad entry must not hide the others

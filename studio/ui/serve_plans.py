@@ -8,7 +8,7 @@ from typing import Any
 from studio.errors import StudioError
 from studio.serve.costs import Rates, Work, checkpoint_bytes, saved, steps
 from studio.serve.gpus import GIB, Found, found_here, imagine
-from studio.serve.models import folder_here, shape_of
+from studio.serve.models import is_here, shape_of
 from studio.serve.plan import Plan, Wish
 from studio.serve.plan_text import plan_data
 from studio.serve.planner import make_plan
@@ -67,7 +67,7 @@ def plan_answer(request: Fields) -> dict[str, Any]:
     """The plan as data for the page, with time and money where prices are given."""
     plan = plan_of(request)
     rates = _rates(request.get("rates", {}))
-    missing = [name for name in plan.shapes if folder_here(name) is None]
+    missing = [name for name in plan.shapes if not is_here(name)]
     size = checkpoint_bytes(plan)
     share = size * len(missing) // len(plan.models)
     prompts = request.get("prompts", 0)

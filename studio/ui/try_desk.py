@@ -17,7 +17,7 @@ from studio.serve.formats import (
     write_prompt,
 )
 from studio.serve.kept import Formats, Presets
-from studio.serve.models import folder_here
+from studio.serve.models import config_folder
 from studio.serve.sampling import PRESETS, RANGES, Sampling
 from studio.ui.access import Access
 from studio.ui.chats import Chats, Turn
@@ -150,7 +150,7 @@ class TryDesk:
 def _folder(model: str) -> Path | None:
     """Where the model's small files are; None where they are not here, as for an endpoint's."""
     try:
-        return folder_here(model)
+        return config_folder(model)
     except StudioError:
         return None
 

@@ -197,6 +197,22 @@ def test_a_failure_names_its_cause_and_the_log_is_there(
     expect(engine(page).get_by_label("Log of the engine")).to_contain_text("Loading weights")
 
 
+def test_a_start_is_cancelled(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = serving(visit(studio.url))
+    choose(page, "roleplay")
+    page.get_by_label("Engine", exact=True).select_option("embedded")
+    page.get_by_role("button", name="Start roleplay").click()
+    starting = engine(page, "roleplay")
+    expect(starting.get_by_role("progressbar")).to_be_visible()
+    starting.get_by_role("button", name="Stop", exact=True).click()
+    expect(starting.get_by_role("status")).to_have_text("stopped", timeout=UP)
+    expect(starting.get_by_role("alert")).to_have_count(0)
+    (log,) = (studio.data / "engines").glob("roleplay-*/log.txt")
+    assert list(belonging(log)) == []
+    starting.get_by_role("button", name="Remove").click()
+    expect(starting).to_have_count(0)
+
+
 def test_the_tab_is_the_owners(start: Callable[..., Visited], visit: Callable[..., Page]) -> None:
     owned = start("app.py", STUDIO_HOST="0.0.0.0", STUDIO_OWNER_TOKEN=TOKEN)
     page = visit(owned.url)

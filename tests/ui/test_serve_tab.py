@@ -66,7 +66,8 @@ def test_models_are_merges_sources_and_what_was_added(
     desk, _ = desks
     merge = tmp_path / "merges" / "mine"
     merge.mkdir(parents=True)
-    (merge / "merge-report.json").write_text("{}")
+    for name in ("merge-report.json", "config.json", "model.safetensors"):
+        (merge / name).write_text("{}")
     asked = {
         "token": TOKEN,
         "recipe": RECIPE,
