@@ -60,6 +60,17 @@ def test_recommendation(
     plan.require()
 
 
+def test_models_are_held_in_turn_where_side_by_side_too_few_requests_fit() -> None:
+    plan = planned("4x80", LLAMA, LLAMA, requests=16)
+    assert (plan.arrangement, ways(plan)) == (IN_TURN, [(4, 1, (0, 1, 2, 3))] * 2)
+    assert plan.why[0] == (
+        "side by side, 2 GPUs each, only 8 requests of full length would fit at once, 16 were "
+        "asked for"
+    )
+    # Where neither way holds what was asked for, being there at once is worth more.
+    assert planned("4x80", LLAMA, LLAMA, requests=500).arrangement == BESIDE
+
+
 def test_small_models_take_no_more_gpus_than_pay() -> None:
     assert ways(planned("8x80", SMALL)) == [(1, 1, (0,))]
     assert ways(planned("8x80", SMALL, tp=4)) == [(4, 1, (0, 1, 2, 3))]
