@@ -16,6 +16,7 @@ from studio.arena.prompts import Message, Prompt
 from studio.arena.trial import open_trial
 from studio.cli.speaking import EngineSpeaker, Start
 from studio.errors import StudioError
+from studio.serve.batch import Completions
 from studio.serve.engine import Completion, Identity, Piece
 from studio.serve.engine import Prompt as Sent
 from studio.serve.formats import choose, detect
@@ -59,6 +60,16 @@ class Echo:
 
 def ask(prompt: Prompt = LONG, seed: int = 7) -> Ask:
     return Ask(AnswerKey("m", prompt.id, 0), prompt, SAMPLING, seed)
+
+
+def test_what_a_model_answered_in_another_trial_is_not_asked_again(tmp_path: Path) -> None:
+    used = choose("vicuna", None)
+    first, second = Echo(), Echo()
+    list(EngineSpeaker(first, used, None, None, Completions(tmp_path)).answers([ask()]))
+    again = EngineSpeaker(second, used, None, None, Completions(tmp_path))
+    found = list(again.answers([ask(), ask(seed=8)]))
+    assert [generated.text for _, generated in found] == ["answer", "answer"]
+    assert [sampling.seed for _, sampling in second.asked] == [8]
 
 
 def test_a_model_is_asked_in_its_format_with_every_parameter() -> None:

@@ -43,6 +43,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _generate(parsed: argparse.Namespace) -> int:
     from studio.arena.generate import generate
     from studio.cli.speaking import Start, speaking
+    from studio.serve.batch import Completions
     from studio.serve.fleet import Fleet
 
     if parsed.tethered:
@@ -57,11 +58,12 @@ def _generate(parsed: argparse.Namespace) -> int:
         url=parsed.url,
         key=os.environ.get(KEY_VARIABLE),
     )
-    fleet = Fleet(read_settings(os.environ).data_dir / "engines")
+    data = read_settings(os.environ).data_dir
+    fleet, kept = Fleet(data / "engines"), Completions(data / "completions")
 
     def opened(model: "Model") -> "AbstractContextManager[Speaker]":
         show.opening(model.label)
-        return speaking(fleet, model, start)
+        return speaking(fleet, model, start, kept)
 
     try:
         generate(trial, opened, show.update)

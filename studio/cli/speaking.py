@@ -16,7 +16,7 @@ from studio.arena.prompts import Message, Prompt
 from studio.errors import StudioError
 
 if TYPE_CHECKING:
-    from studio.serve.batch import Request
+    from studio.serve.batch import Completions, Request
     from studio.serve.engine import Completion, Engine
     from studio.serve.fleet import Fleet
     from studio.serve.formats import Format
@@ -56,13 +56,20 @@ class Start:
 class EngineSpeaker:
     """A model in an engine, asked in one prompt format (a Speaker of studio.arena.generate).
 
-    `room`: the tokens of prompt and answer together, None where the engine does not say.
+    `room`: the tokens of prompt and answer together, None where the engine does not say. `kept`:
+    what the model answered before, in this trial or another.
     """
 
     def __init__(
-        self, engine: "Engine", used: "Format", folder: Path | None, room: int | None
+        self,
+        engine: "Engine",
+        used: "Format",
+        folder: Path | None,
+        room: int | None,
+        kept: "Completions | None" = None,
     ) -> None:
         self._engine, self._used, self._folder, self._room = engine, used, folder, room
+        self._kept = kept
         about = {k: v for k, v in dataclasses.asdict(engine.identity).items() if v is not None}
         self.identity: Mapping[str, str] = {name: str(value) for name, value in about.items()}
         self.prompt_format = _format_name(used)
@@ -73,7 +80,7 @@ class EngineSpeaker:
 
         fitted = [self._fitted(ask) for ask in asks]
         requests = [self._request(ask, fit) for ask, fit in zip(asks, fitted, strict=True)]
-        for index, completion in complete_all(self._engine, requests):
+        for index, completion in complete_all(self._engine, requests, self._kept):
             yield asks[index], _generated(completion, requests[index], fitted[index])
 
     def _fitted(self, ask: Ask) -> Fitted:
@@ -124,7 +131,9 @@ def _format_name(used: "Format") -> str:
 
 
 @contextmanager
-def speaking(fleet: "Fleet", model: Model, start: Start) -> Iterator[EngineSpeaker]:
+def speaking(
+    fleet: "Fleet", model: Model, start: Start, kept: "Completions"
+) -> Iterator[EngineSpeaker]:
     """Start the model, yield it ready to answer, and end it; raises StudioError if it fails."""
     name = fleet.start(start.spec(model))
     try:
@@ -133,7 +142,7 @@ def speaking(fleet: "Fleet", model: Model, start: Start) -> Iterator[EngineSpeak
             raise StudioError(f"{model.label}: {state.problem or state.phase}")
         folder = Path(state.model_path) if state.model_path else None
         used = _format_of(model, folder)
-        yield EngineSpeaker(fleet.engine(name), used, folder, state.max_model_len)
+        yield EngineSpeaker(fleet.engine(name), used, folder, state.max_model_len, kept)
     finally:
         fleet.stop(name)
         fleet.wait(name, ("stopped", "failed"))

@@ -30,8 +30,8 @@ class Request:
     sampling: Sampling
 
 
-class Kept:
-    """The completions that a folder keeps, in a file that only grows.
+class Completions:
+    """Completions that a folder keeps, in a file that only grows.
 
     Only those of models with a fingerprint are kept: behind a bare name another model may answer
     tomorrow.
@@ -61,7 +61,7 @@ class Kept:
 def complete_all(
     engine: Engine,
     requests: Sequence[Request],
-    kept: Kept | None = None,
+    kept: Completions | None = None,
     *,
     at_a_time: int = AT_A_TIME,
 ) -> Iterator[tuple[int, Completion]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.serve.batch import FILE, Kept, Request, complete_all
+from studio.serve.batch import FILE, Completions, Request, complete_all
 from studio.serve.engine import Completion, Identity, Piece, Prompt
 from studio.serve.sampling import Sampling
 
@@ -46,7 +46,9 @@ def requests(*prompts: Prompt, seed: int = 0) -> list[Request]:
     return [Request(prompt, Sampling(seed=seed)) for prompt in prompts]
 
 
-def texts(engine: Echo, wanted: Sequence[Request], kept: Kept | None = None) -> dict[int, str]:
+def texts(
+    engine: Echo, wanted: Sequence[Request], kept: Completions | None = None
+) -> dict[int, str]:
     return {index: found.text for index, found in complete_all(engine, wanted, kept)}
 
 
@@ -66,9 +68,13 @@ def test_complete_all_sends_requests_together() -> None:
 
 
 def test_kept_answers_are_not_made_again_even_by_another_process(tmp_path: Path) -> None:
-    texts(Echo(), requests("a", "b"), Kept(tmp_path))
+    texts(Echo(), requests("a", "b"), Completions(tmp_path))
     engine = Echo(identity=replace(MODEL, label="another name for it"))
-    assert texts(engine, requests("a", "b", "c"), Kept(tmp_path)) == {0: "a 0", 1: "b 0", 2: "c 0"}
+    assert texts(engine, requests("a", "b", "c"), Completions(tmp_path)) == {
+        0: "a 0",
+        1: "b 0",
+        2: "c 0",
+    }
     assert engine.asked == ["c"]
 
 
@@ -85,34 +91,34 @@ def test_kept_answers_are_not_made_again_even_by_another_process(tmp_path: Path)
 def test_what_an_answer_depends_on_makes_it_another(
     tmp_path: Path, identity: Identity, wanted: list[Request]
 ) -> None:
-    texts(Echo(), requests("a"), Kept(tmp_path))
+    texts(Echo(), requests("a"), Completions(tmp_path))
     engine = Echo(identity=identity)
-    texts(engine, wanted, Kept(tmp_path))
+    texts(engine, wanted, Completions(tmp_path))
     assert len(engine.asked) == 1
 
 
 def test_a_model_without_fingerprint_is_never_kept(tmp_path: Path) -> None:
     nameless = replace(MODEL, fingerprint=None)
-    texts(Echo(identity=nameless), requests("a"), Kept(tmp_path))
+    texts(Echo(identity=nameless), requests("a"), Completions(tmp_path))
     engine = Echo(identity=nameless)
-    texts(engine, requests("a"), Kept(tmp_path))
+    texts(engine, requests("a"), Completions(tmp_path))
     assert engine.asked == ["a"]
 
 
 def test_answers_before_an_abort_are_kept_and_the_abort_is_not(tmp_path: Path) -> None:
     engine = Echo(ends={"b": "abort"})
     with pytest.raises(StudioError, match="merged: the engine broke an answer off; run the same"):
-        list(complete_all(engine, requests("a", "b"), Kept(tmp_path), at_a_time=1))
+        list(complete_all(engine, requests("a", "b"), Completions(tmp_path), at_a_time=1))
     again = Echo()
-    assert texts(again, requests("a", "b"), Kept(tmp_path)) == {0: "a 0", 1: "b 0"}
+    assert texts(again, requests("a", "b"), Completions(tmp_path)) == {0: "a 0", 1: "b 0"}
     assert again.asked == ["b"]
 
 
 def test_a_torn_last_line_is_made_again(tmp_path: Path) -> None:
-    texts(Echo(), requests("a", "b"), Kept(tmp_path))
+    texts(Echo(), requests("a", "b"), Completions(tmp_path))
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-10])
     engine = Echo()
-    assert len(texts(engine, requests("a", "b"), Kept(tmp_path))) == 2
+    assert len(texts(engine, requests("a", "b"), Completions(tmp_path))) == 2
     assert len(engine.asked) == 1
-    assert len(texts(Echo(), requests("a", "b"), Kept(tmp_path))) == 2
+    assert len(texts(Echo(), requests("a", "b"), Completions(tmp_path))) == 2
