@@ -140,7 +140,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"Value error, (.*)"), lambda m: m[1].partition(" [type=")[0]),
 )
 _ANY = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception): .+)")
-_ECHOES = ("See root cause above", "WorkerProc initialization failed", "EngineDeadError")
+# Echoes of an error told before, and warnings, which may quote an error that never came.
+_NO_CAUSE = (
+    "See root cause above", "WorkerProc initialization failed", "EngineDeadError", "WARNING ",
+)  # fmt: skip
 
 
 def cause(text: str, code: int | None = None) -> Cause:
@@ -149,7 +152,7 @@ def cause(text: str, code: int | None = None) -> Cause:
     The first line that names an error counts: later ones are its echoes in other processes.
     """
     lines = [line.strip() for line in text.splitlines()]
-    errors = [line for line in lines if not any(echo in line for echo in _ECHOES)]
+    errors = [line for line in lines if not any(mark in line for mark in _NO_CAUSE)]
     for sign, said in _KNOWN:
         for line in errors:
             if found := sign.search(line):

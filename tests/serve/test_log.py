@@ -70,6 +70,12 @@ def test_cause_is_the_first_error_and_not_its_echo() -> None:
     assert cause(text).text == "KeyError: 'first'"
 
 
+def test_cause_is_not_a_warning() -> None:
+    warning = "(APIServer pid=9) WARNING [x.py:1] errors like `OSError: [Errno 24] Too many open"
+    assert cause(f"{warning}\n{WORKER}KeyError: 'k'").text == "KeyError: 'k'"
+    assert "Errno 24" not in cause(warning).text
+
+
 def test_cause_without_a_word() -> None:
     assert cause("all is well", 3) == Cause(
         "it ended with code 3 and gave no reason; its last words are in the log"
