@@ -14,6 +14,7 @@ from studio.arena.prompts import Prompt, load_prompts
 from studio.arena.sitting import Sitting
 from studio.merge import dump_recipe, load_recipe
 from studio.merge.recipe import anchors, with_anchors
+from studio.serve.proc_table import belonging
 from tests.test_architecture import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -109,4 +110,4 @@ def test_from_tuning_to_the_verdict(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     studio(data, "results", str(trial), "--html", str(report), "--csv", str(tmp_path / "v.csv"))
     assert "merged" in report.read_text()
-    assert not list((data / "engines").iterdir())
+    assert not [p for log in data.glob("engines/*/log.txt") for p in belonging(log)]
