@@ -9,15 +9,14 @@ import math
 import random
 import re
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from urllib.parse import quote, urlsplit
 
-import httpx
 import pytest
 from playwright.sync_api import Page, Request, expect
 
 from studio.arena.prompts import Prompt
+from tests.e2e.blind_client import BlindClient
 from tests.e2e.conftest import Visited
 from tests.e2e.recorder import Recorder
 from tests.e2e.test_blind_tab import rate, settle
@@ -26,7 +25,6 @@ from tests.ui.test_rating import ASKED, text_by_side, two_secrets
 
 CANARIES = ("zyxomma-merge-7b", "quokkaline-70b")
 MINE = re.compile('"fn_name": ?"(?:join|item|vote)"')
-FUNCTION = "/gradio_api/component_server"
 
 
 @pytest.fixture(scope="module")
@@ -191,24 +189,14 @@ def rank_test(one: list[float], two: list[float]) -> float:
 
 def timings(studio: Visited, trial: str, sides: dict[str, str]) -> Iterator[tuple[str, float]]:
     """Which model is left in each item, and the seconds until the studio has sent that item."""
-    with httpx.Client(base_url=studio.url, timeout=30) as client:
-        parts = client.get("/config").json()["components"]
-        (number,) = [p["id"] for p in parts if p["props"].get("elem_id") == "blind-tab"]
-
-        def ask(function: str, **data: object) -> tuple[dict, float]:
-            body = {"data": data, "component_id": number, "session_hash": "x", "fn_name": function}
-            began = time.perf_counter()
-            answer = client.post(FUNCTION, json=body)
-            return answer.json(), time.perf_counter() - began
-
-        for _ in range(RATERS):
-            joined, _ = ask("join", trial=trial, name="")
-            me = {"trial": trial, "code": joined["code"]}
-            answer, seconds = ask("item", **me)
-            while answer["item"]:
-                item = answer["item"]["id"]
-                yield sides[item], seconds
-                answer, seconds = ask("vote", **me, item=item, verdict="a")
+    for _ in range(RATERS):
+        client = BlindClient(studio.url, trial)
+        answer, seconds = client.ask("item")
+        while answer["item"]:
+            item = answer["item"]["id"]
+            yield sides[item], seconds
+            answer, seconds = client.ask("vote", item=item, verdict="a")
+        client.close()
 
 
 def test_timing_does_not_tell_the_models_apart(studio: Visited) -> None:

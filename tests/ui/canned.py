@@ -29,13 +29,13 @@ def prompts(count: int, **more: Any) -> list[Prompt]:
             {
                 "id": f"p{n}",
                 "category": kinds[n % 2],
-                "prompt": f"{subject} {subject}s",
+                "prompt": f"{subjects[n % 12]} {subjects[n % 12]}s, no. {n}",
                 "constraints": [{"words": {"at_most": 6}}],
                 **more,
             },
             "canned",
         )
-        for n, subject in enumerate(subjects[:count])
+        for n in range(count)
     ]
 
 

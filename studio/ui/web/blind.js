@@ -23,14 +23,19 @@ function trialList() {
 }
 function refresh() {
   if (!view?.box || !known) return;
-  const text = JSON.stringify(known);
-  if (text === listed) return;
-  listed = text;
+  const state = JSON.stringify(known);
+  if (state === listed) return;
+  listed = state;
   const { owner, token_set: tokenSet } = known.access;
   view.action.replaceChildren(owner && !props.value.rating_only ? h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial") : "");
   const nothing = owner ? "No trial yet. A new one takes two models and a file of prompts; the demo models are at hand."
     : tokenSet ? "No trial is open for raters now." : "No trial is open for raters, and this studio has no owner token to open one with.";
+  const held = document.activeElement, card = held?.closest?.(".bl-trial-card"), text = held?.textContent;
   view.box.replaceChildren(...(known.trials.length ? known.trials.map((trial) => trialCard(trial, owner)) : [h("p", { class: "ms-hint bl-none" }, nothing)]));
+  if (card) { // who stood on a button stands there still
+    const again = [...view.box.children].find((each) => each.ariaLabel === card.ariaLabel);
+    [...(again?.querySelectorAll("button, select") || [])].find((each) => each.textContent === text)?.focus({ preventScroll: true });
+  }
 }
 function trialCard(trial, owner) {
   const job = known.generation, isMine = job && job.trial === trial.name, live = job && ["running", "cancelling"].includes(job.state);

@@ -113,7 +113,7 @@ function ratingView(desk) {
   }
   function showTexts() {
     const turns = item.messages.slice(0, -1), request = item.messages.at(-1).content;
-    const earlier = [item.system && ["Instructions", item.system], ...turns.map((turn) => [turn.role === "user" ? "User" : "Character", turn.content])].filter(Boolean);
+    const earlier = [item.system && ["Instructions", item.system], ...turns.map((turn) => [turn.role === "user" ? "User" : "Assistant", turn.content])].filter(Boolean);
     task.replaceChildren(
       earlier.length ? h("details", { class: "ms-details bl-earlier", open: earlier.length < 8 && earlier.map((each) => each[1]).join("").length < 1500 },
         h("summary", {}, turns.length ? `What came before (${earlier.length})` : "Instructions to the model"),

@@ -93,11 +93,11 @@ function dots(rows, label, axis, middle) {
   const names = rows.map((row, index) => `${row.name}${" ".repeat(index)}`); // equal names stay apart
   plot.draw(() => {
     const isNarrow = plot.width() < 520;
-    const short = (name) => isNarrow && name.trim().length > 20 ? `${name.trim().slice(0, 19)}…${name.slice(name.trim().length)}` : name;
+    const short = (name) => isNarrow && name.trim().length > 17 ? `${name.trim().slice(0, 16)}…${name.slice(name.trim().length)}` : name;
     return {
       traces: [{ type: "scatter", mode: "markers", x: rows.map((row) => row.value), y: names, marker: { color: tone("var(--ms-accent)"), size: 10, symbol: rows.map((row) => row.strong ? "diamond" : "circle") }, hovertemplate: "%{y}: %{x:.2f}<extra></extra>",
         error_x: { type: "data", symmetric: false, array: rows.map((row) => row.high === null ? 0 : row.high - row.value), arrayminus: rows.map((row) => row.low === null ? 0 : row.value - row.low), color: tone("var(--ms-soft)"), thickness: 1.6, width: 4 } }],
-      layout: { hovermode: "closest", dragmode: false, margin: { l: isNarrow ? 128 : 250, r: 14, t: 8, b: 40 }, xaxis: { ...axis, fixedrange: true, showgrid: true }, yaxis: { autorange: "reversed", tickvals: names, ticktext: names.map(short), showgrid: false },
+      layout: { uirevision: label, hovermode: "closest", dragmode: false, margin: { l: isNarrow ? 124 : 260, r: 14, t: 8, b: 40 }, xaxis: { ...axis, fixedrange: true, showgrid: true }, yaxis: { autorange: "reversed", tickvals: names, ticktext: names.map(short), showgrid: false },
         shapes: [{ type: "line", x0: middle, x1: middle, yref: "paper", y0: 0, y1: 1, line: { color: tone("var(--ms-soft)"), dash: "dot", width: 1.4 } }] },
     };
   });
