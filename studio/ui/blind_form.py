@@ -11,6 +11,7 @@ from typing import Any
 from studio.arena.cards import read_card
 from studio.arena.design import Design
 from studio.arena.design_yaml import design_from_data
+from studio.arena.ledger import Ledger, prompt_hash
 from studio.arena.power import plan
 from studio.arena.prompts import Prompt, choose, load_prompts
 from studio.errors import StudioError
@@ -65,9 +66,11 @@ class Form:
             raise StudioError("none of the prompts fits this choice; choose more of them")
         return design, some
 
-    def planned(self, data: object) -> dict[str, Any]:
-        """What the trial can be expected to find, and how much work it is."""
+    def planned(self, data: object, ledger: Ledger) -> dict[str, Any]:
+        """What the trial can be expected to find, how much work it is, what its project may still
+        spend, and how many of its prompts were seen before."""
         design, prompts = self.design(data)
+        account = ledger.account(design.project)
         told = plan(design, len(prompts))
         pairs = len(design.comparisons)
         return {
@@ -77,6 +80,8 @@ class Form:
             "votes": told.votes * pairs,
             "answers": len(design.used_models) * len(prompts) * design.draws,
             "pairs": [list(pair) for pair in design.comparisons],
+            "left": account.left,
+            "seen": sum(prompt_hash(prompt) in account.burnt for prompt in prompts),
         }
 
     def upload(self, name: object, text: object) -> dict[str, Any]:

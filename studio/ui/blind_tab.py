@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.arena.ledger import Ledger
 from studio.ui.access import Access, answers
 from studio.ui.blind_form import Form
 from studio.ui.generation import Generation, Generations
@@ -53,7 +54,7 @@ class BlindDesk:
     def plan(self, request: Request) -> Answer:
         """What a trial can be expected to find, before anything is decided."""
         self._require_owner(request, "planning")
-        return self.form.planned(request.get("design"))
+        return self.form.planned(request.get("design"), Ledger(self.trials.folder))
 
     def upload(self, request: Request) -> Answer:
         """A file of prompts."""

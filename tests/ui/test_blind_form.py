@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from studio.arena.ledger import Ledger
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access
@@ -35,6 +36,7 @@ FILLED: dict[str, Any] = {
     "expect": 0.65,
     "expect_ties": 0.3,
     "alpha": 0.05,
+    "seen_prompts": False,
 }
 PROMPTS = "- {id: x, category: c, prompt: Sing of a river.}\n"
 
@@ -59,15 +61,19 @@ def test_form_offers_what_is_there(form: Form, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_form_becomes_a_design_and_a_plan(form: Form) -> None:
+def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
     design, prompts = form.design(FILLED)
     assert (design.name, design.primary, len(prompts)) == ("t1", ("one", "two"), 8)
     assert design.models[1].prompt_format == "alpaca"
     assert design.sampling["preset"] == "careful" and design.sampling["temperature"] == 0.7
     assert not {"seed", "max_tokens"} & set(design.sampling)
-    planned = form.planned(FILLED)
+    ledger = Ledger(tmp_path)
+    planned = form.planned(FILLED, ledger)
     assert (planned["prompts"], planned["votes"], planned["answers"]) == (8, 8, 48)
     assert planned["sentence"].startswith("8 votes on 8 prompts at 30% ties find a true 65%")
+    assert (planned["left"], planned["seen"]) == (0.05, 0)
+    ledger.burn(design, prompts[:3], "results read")
+    assert form.planned(FILLED, ledger)["seen"] == 3
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ function setupView(desk) {
     if (mine !== round) return;
     told.replaceChildren(...(found.error ? [h("p", { class: "ms-hint ms-error" }, found.error)] : [
       h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
-      h("p", { class: "ms-hint" }, `${found.answers} answers to make, ${found.votes} votes that count${found.pairs.length > 1 ? ` over ${found.pairs.length} comparisons` : ""}, and a few more to measure the raters. Primary: is ${found.pairs[0][0]} better than ${found.pairs[0][1]}?`)]));
+      h("p", { class: "ms-hint" }, `${found.answers} answers to make, ${found.votes} votes that count${found.pairs.length > 1 ? ` over ${found.pairs.length} comparisons` : ""}, and a few more to measure the raters. Primary: is ${found.pairs[0][0]} better than ${found.pairs[0][1]}?`),
+      h("p", { class: "ms-hint" }, `Of its errors this project has ${number(100 * found.left)} % left.${found.seen ? ` ${found.seen} of the prompts were seen before, by tuning or by an earlier verdict.` : ""}`)]));
   }
   async function fix(event) {
     event.preventDefault();
