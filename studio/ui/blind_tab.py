@@ -98,8 +98,9 @@ class BlindDesk:
 
 
 def _shown(generation: Generation) -> Answer:
-    shown = asdict(generation)
-    return shown | {"seconds": round(generation.seconds, 1), "talk": list(generation.talk[-12:])}
+    # What a process says beside its data may name models: only a failure is worth that.
+    talk = list(generation.talk[-12:]) if generation.state == "failed" else []
+    return asdict(generation) | {"seconds": round(generation.seconds, 1), "talk": talk}
 
 
 def blind_tab(
