@@ -73,6 +73,11 @@ class BlindDesk:
         trial = self.trials.create(*self.form.design(request.get("design")))
         return {"name": trial.design.name, "hash": trial.hash}
 
+    def add_pack(self, request: Request) -> Answer:
+        """A trial that was made elsewhere, to be rated here."""
+        self._require_owner(request, "adding a pack")
+        return {"name": self.trials.add_pack(request.get("data"))}
+
     def generate(self, request: Request) -> Answer:
         """Make the answers that a trial lacks."""
         self._require_owner(request, "generating")
@@ -109,8 +114,8 @@ def blind_tab(
     """The tab's one component; with `rating_only` nobody is offered to set up a trial."""
     handlers: tuple[Callable[[Request], Answer], ...] = (
         desk.trials_now, desk.choices, desk.plan, desk.upload, desk.upload_card, desk.create,
-        desk.generate, desk.cancel, desk.open_to_raters, rating.join, rating.item, rating.vote,
-        rating.skip, rating.undo, rating.reveal, reading.results, reading.download,
+        desk.add_pack, desk.generate, desk.cancel, desk.open_to_raters, rating.join, rating.item,
+        rating.vote, rating.skip, rating.undo, rating.reveal, reading.results, reading.download,
     )  # fmt: skip
     return gr.HTML(
         value={"rating_only": rating_only},

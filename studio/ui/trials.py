@@ -1,12 +1,16 @@
 """The trials in the data folder: which there are, how far they are, and who may rate them."""
 
+import base64
+import binascii
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.arena.answers import missing
 from studio.arena.design import NAME, Design
+from studio.arena.pack import open_pack
 from studio.arena.prompts import Prompt
 from studio.arena.sheet import PACK, open_sheet
 from studio.arena.trial import FIXED, Trial, begin, open_trial
@@ -81,6 +85,23 @@ class Trials:
             raise StudioError(f'a trial named "{design.name}" exists; choose another name')
         self.folder.mkdir(parents=True, exist_ok=True)
         return begin(self.folder, design, prompts)
+
+    def add_pack(self, data: object) -> str:
+        """Take in a trial pack, given as base64 of its file; returns the name it has here.
+
+        Raises StudioError if it is none.
+        """
+        try:
+            archive = base64.b64decode(str(data), validate=True)
+        except binascii.Error as error:
+            raise StudioError("the pack arrived damaged; try again") from error
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "pack.zip"
+            file.write_bytes(archive)
+            try:
+                return open_pack(file, self.folder).name
+            except StudioError as error:
+                raise StudioError(str(error).replace(str(file), "this file")) from error
 
     def standings(self, token: object) -> list[Standing]:
         """The trials the sender may see, by name: the owner all, others those that are open."""

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from studio.arena.pack import write_pack
 from studio.arena.prompts import Prompt, prompt_from_data
+from tests.arena.test_cards import TEXT, chunk, png
 from tests.e2e.conftest import TOKEN, Visited
 from tests.ui.canned import canned_trial, prompts
 
@@ -303,3 +305,27 @@ def test_whole_way_on_the_demo_models(studio: Visited, visit: Callable[..., Page
     expect(page.get_by_text("Explored, nothing is claimed: instruct was preferred")).to_be_visible()
     kept = page.get_by_role("row", name="story").last.inner_text()
     assert "of 15" in kept
+
+
+def test_pack_and_character_card_are_taken_in(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    made = canned_trial(tmp_path / "elsewhere", "afar", asked=prompts(2))
+    write_pack(made, tmp_path / "afar.pack.zip")
+    page = visit(studio.url)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label("Trial pack to add").set_input_files(tmp_path / "afar.pack.zip")
+    rate(page, f"pack-{made.hash[:16]}")
+    expect(page.locator(".bl-count")).to_have_text("1 of 2")
+
+    picture = tmp_path / "mira.png"
+    pixels = chunk(b"IDAT", b"\0" * 2_000_000)  # which need not travel
+    picture.write_bytes(png(pixels, TEXT))
+    page.get_by_role("button", name="‹ Trials").click()
+    page.get_by_role("button", name="New trial").click()
+    expect(page.get_by_text("demo.yaml")).to_be_visible()
+    page.get_by_label("Character card to upload").set_input_files(picture)
+    page.get_by_label("What is said to the character of mira.png").fill("Who are you?\nWhy?")
+    page.get_by_role("button", name="Make prompts of it").click()
+    expect(page.get_by_text("mira.jsonl")).to_be_visible()
+    expect(page.get_by_text("not used: its other greetings")).to_be_visible()

@@ -1,5 +1,6 @@
 """What the owner's page is told while trials are made, and what is refused to others."""
 
+import base64
 import sys
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from studio.arena.pack import write_pack
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access
@@ -50,7 +52,17 @@ def test_list_of_trials_names_no_model_unless_something_failed(
 
 @pytest.mark.parametrize(
     "function",
-    ["choices", "plan", "upload", "upload_card", "create", "generate", "cancel", "open_to_raters"],
+    [
+        "choices",
+        "plan",
+        "upload",
+        "upload_card",
+        "create",
+        "generate",
+        "cancel",
+        "open_to_raters",
+        "add_pack",
+    ],
 )
 def test_what_sets_up_trials_is_the_owners(tmp_path: Path, function: str) -> None:
     desk = desk_of(tmp_path)
@@ -78,3 +90,16 @@ def test_visitor_is_told_only_of_open_trials(tmp_path: Path) -> None:
     desk.open_to_raters({"token": TOKEN, "trial": "t2", "open": True})
     told = desk.trials_now({})
     assert told["trials"] == [{"name": "t2", "ready": True}] and told["generation"] is None
+
+
+def test_pack_is_taken_in_and_ready_to_rate(tmp_path: Path) -> None:
+    made = canned_trial(tmp_path / "elsewhere", "t1")
+    write_pack(made, tmp_path / "t1.pack.zip")
+    data = base64.b64encode((tmp_path / "t1.pack.zip").read_bytes()).decode()
+    desk = desk_of(tmp_path)
+    name = desk.add_pack({"token": TOKEN, "data": data})["name"]
+    (told,) = desk.trials_now({"token": TOKEN})["trials"]
+    assert (told["name"], told["ready"], told["pack"]) == (name, True, True)
+    for wrong in ("!", base64.b64encode(b"no zip").decode()):
+        with pytest.raises(StudioError, match="arrived damaged|this file: is not a trial pack"):
+            desk.add_pack({"token": TOKEN, "data": wrong})

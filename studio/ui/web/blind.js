@@ -19,7 +19,8 @@ const results = (trial) => enter(resultsView({ trial, leave: openList }));
 function trialList() {
   const box = h("div", { class: "bl-list" });
   const head = h("div", { class: "ms-toolbar" }, h("div", {}, h("h2", {}, "Blind trials"), h("p", { class: "ms-hint" }, "Two answers, no names: is the merge really better?")), h("div", { class: "ms-row bl-new" }));
-  return { element: h("div", {}, head, box), box, action: head.lastChild };
+  const said = h("div", { "aria-live": "polite" });
+  return { element: h("div", {}, head, packChooser, said, box), box, said, action: head.lastChild };
 }
 function refresh() {
   if (!view?.box || !known) return;
@@ -27,7 +28,8 @@ function refresh() {
   if (state === listed) return;
   listed = state;
   const { owner, token_set: tokenSet } = known.access;
-  view.action.replaceChildren(owner && !props.value.rating_only ? h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial") : "");
+  view.action.replaceChildren(...(owner && !props.value.rating_only ? [
+    h("button", { type: "button", class: "ms-button", onclick: () => packChooser.click() }, "Add a pack"), h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial")] : []));
   const nothing = owner ? "No trial yet. A new one takes two models and a file of prompts; the demo models are at hand."
     : tokenSet ? "No trial is open for raters now." : "No trial is open for raters, and this studio has no owner token to open one with.";
   const held = document.activeElement, card = held?.closest?.(".bl-trial-card"), text = held?.textContent;
@@ -36,6 +38,17 @@ function refresh() {
     const again = [...view.box.children].find((each) => each.ariaLabel === card.ariaLabel);
     [...(again?.querySelectorAll("button, select") || [])].find((each) => each.textContent === text)?.focus({ preventScroll: true });
   }
+}
+const packChooser = h("input", { type: "file", accept: ".zip", class: "ms-hidden", tabindex: -1, "aria-label": "Trial pack to add", onchange: () => addPack() });
+async function addPack() {
+  const file = packChooser.files[0], say = (text) => view?.said?.replaceChildren(text ? alertBox(text) : "");
+  packChooser.value = "";
+  if (!file) return;
+  if (file.size > 700000) { say(`${file.name} has ${bytes(file.size)}; a pack of more than 700 kB is put into the trials folder by hand, or rated with make rate.`); return; }
+  const answer = await ask("add_pack", { data: await asBase64(file) });
+  say(answer.error);
+  listed = "";
+  poll();
 }
 function trialCard(trial, owner) {
   const job = known.generation, isMine = job && job.trial === trial.name, live = job && ["running", "cancelling"].includes(job.state);

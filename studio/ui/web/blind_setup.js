@@ -72,7 +72,7 @@ function setupView(desk) {
     if (!file) return;
     const data = new Uint8Array(await file.arrayBuffer()), words = wordsOfPicture(data);
     if (words.length > 600000) { say(`${file.name} holds ${bytes(words.length)} of text; a card may have 600 kB.`); return; }
-    const encoded = await new Promise((resolve) => { const reader = new FileReader(); reader.onload = () => resolve(reader.result.split(",")[1]); reader.readAsDataURL(new Blob([words])); });
+    const encoded = await asBase64(new Blob([words]));
     cardBox.hidden = false;
     cardBox.replaceChildren(h("label", { class: "ms-label", for: "bl-said" }, `What is said to the character of ${file.name}`), said, field("Name of the one who speaks", user),
       h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: async () => {
@@ -150,6 +150,11 @@ function setupView(desk) {
   return { element: form, close: () => clearTimeout(timer) };
 }
 
+const asBase64 = (blob) => new Promise((resolve) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result.split(",")[1] || "");
+  reader.readAsDataURL(blob);
+});
 // Of a PNG the pieces that hold text, so that the picture itself need not travel.
 function wordsOfPicture(data) {
   const isPicture = data[0] === 0x89 && data[1] === 0x50;
