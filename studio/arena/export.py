@@ -10,17 +10,21 @@ from studio.arena.results import Comparison, Results
 from studio.arena.verdict import headline, verdict
 
 _STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;
+body{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;
 color:#1b1e28;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%;display:block;overflow-x:auto}
-th,td{text-align:left;padding:.3rem .7rem;border-bottom:1px solid #d9dce6}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d9dce6;white-space:nowrap}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .verdict{font-size:1.15rem;font-weight:600}.quiet{color:#5d6275;font-size:.9rem}
 svg{vertical-align:middle}
 @media(prefers-color-scheme:dark){body{background:#14161d;color:#e8eaf2}
 th,td{border-color:#333849}.quiet{color:#a0a6ba}}
 """
+_NOTE = (
+    "Ties count as half; both bad counts for nothing and is shown apart. The interval at this look "
+    "is clustered by rater and prompt; the other one holds however often one looks."
+)
 Row = Sequence[object]
 
 
@@ -54,7 +58,7 @@ def html_report(results: Results, every: Sequence[Ballot]) -> str:
         "".join(f"<p>{escape(line)}</p>" for line in further),
         f'<p class="quiet">{escape(results.plan.sentence())}. Project {escape(results.project)}, '
         f"design {results.hash[:16]}, error rate {results.alpha:g}.</p>",
-        _comparisons("The primary comparison", [results.primary]),
+        _comparisons("The primary comparison", [results.primary], _NOTE),
         _comparisons("The other comparisons, corrected together", results.others),
         _comparisons("By category, primary comparison, corrected together", results.categories),
         _raters(results),
@@ -117,16 +121,18 @@ def _bar(middle: float | None, low: float | None, high: float | None) -> Raw:
     )
 
 
-def _comparisons(title: str, comparisons: Sequence[Comparison]) -> str:
-    heads = ["comparison", "votes", "won", "lost", "tied", "both bad", "excluded", "preferred"]
-    heads += ["at this look", "", "however often", "e-value", "p", "claim"]
+def _comparisons(title: str, comparisons: Sequence[Comparison], note: str = "") -> str:
+    heads = ["comparison", "votes", "won : tied : lost", "both bad", "excluded", "preferred", ""]
+    heads += ["at this look", "however often", "e-value", "p", "claim"]
     rows = [
         [
             c.category or f"{c.first} : {c.second}",
-            *(c.votes, c.wins, c.losses, c.ties, c.both_bad, c.excluded),
+            c.votes,
+            f"{c.wins} : {c.ties} : {c.losses}",
+            *(c.both_bad, c.excluded),
             _percent(c.preference),
-            _span(c.low, c.high),
             _bar(c.preference, c.low, c.high),
+            _span(c.low, c.high),
             _span(c.evidence.low, c.evidence.high) if c.evidence.count else "–",
             c.evidence.best,
             c.p_value,
@@ -134,10 +140,6 @@ def _comparisons(title: str, comparisons: Sequence[Comparison]) -> str:
         ]
         for c in comparisons
     ]
-    note = (
-        "Ties count as half; both bad counts for nothing and is shown apart. The interval at this "
-        "look is clustered by rater and prompt; the other one holds however often one looks."
-    )
     return _table(title, heads, rows, note)
 
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 
-from studio.arena.power import ENOUGH, MOST_PROMPTS, power_curve
+from studio.arena.power import ENOUGH, power_curve
 from studio.arena.results import Comparison, Results
+
+ENOUGH_VOTES = 20
+MOST_TIES = 0.98
 
 
 def verdict(results: Results) -> list[str]:
@@ -56,21 +59,25 @@ def _decisive(results: Results) -> str:
 
 
 def _missing(results: Results) -> str:
-    """How many prompts more would find the planned preference in eight trials of ten."""
-    chance, ties = results.plan.preference, results.plan.ties
+    """How many prompts more would find the planned preference in eight trials of ten.
+
+    The share of ties is the one seen, once there are enough votes to tell it.
+    """
+    primary, chance = results.primary, results.plan.preference
+    counted = primary.wins + primary.losses + primary.ties
+    seen = primary.ties / counted if counted >= ENOUGH_VOTES else results.plan.ties
+    ties = min(round(seen, 2), MOST_TIES)
     per_prompt = max(round(results.plan.votes / results.plan.prompts), 1)
     curve = power_curve(chance, ties, results.alpha, per_prompt)
     enough = np.flatnonzero(curve >= ENOUGH)
-    done = results.primary.evidence.count + results.primary.without_preference
+    words = f"a true {chance:.0%} preference at {ties:.0%} ties in eight trials of ten"
     if not enough.size:
-        return f"More than {min(len(curve) - 1, MOST_PROMPTS):,} prompts would be needed."
-    more = int(enough[0]) - done
-    planned = results.primary.open_prompts
-    words = f"a true {chance:.0%} preference in eight trials of ten"
+        return f"To find {words}, more than {len(curve) - 1:,} prompts would be needed."
+    more = int(enough[0]) - primary.evidence.count - primary.without_preference
     if more <= 0:
         return f"{int(enough[0])} prompts find {words}: a difference, if any, is likely smaller."
     votes = f"{more * per_prompt} more votes on {more} more prompts"
-    left = f" ({planned} are still planned)" if planned else ""
+    left = f" ({primary.open_prompts} are still planned)" if primary.open_prompts else ""
     return f"To find {words}, about {votes} would be needed{left}."
 
 
