@@ -112,10 +112,10 @@ def _bar(middle: float | None, low: float | None, high: float | None) -> Raw:
     """A share and its interval on a line from 0 to 100 %, half marked."""
     if middle is None or low is None or high is None:
         return Raw("")
-    a, b, c = (round(4 + 152 * value, 1) for value in (low, middle, high))
+    a, b, c = (round(4 + 88 * value, 1) for value in (low, middle, high))
     return Raw(
-        '<svg width="160" height="16" role="img" aria-hidden="true">'
-        '<line x1="80" y1="0" x2="80" y2="16" stroke="#9aa0b5"/>'
+        '<svg width="96" height="16" role="img" aria-hidden="true">'
+        '<line x1="48" y1="0" x2="48" y2="16" stroke="#9aa0b5"/>'
         f'<line x1="{a}" y1="8" x2="{c}" y2="8" stroke="#5b6cf0" stroke-width="3"/>'
         f'<circle cx="{b}" cy="8" r="4.5" fill="#5b6cf0"/></svg>'
     )

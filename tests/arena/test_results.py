@@ -25,6 +25,13 @@ from tests.arena.trials import MERGED, RIVAL, made, prefers, rate_all
 QUIET = {"identical": 0.0, "repeats": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def same_luck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides and order from known secrets, each trial its own: a test's luck is always the same."""
+    stream = random.Random(1)
+    monkeypatch.setattr("studio.arena.trial.secrets.token_bytes", stream.randbytes)
+
+
 def rate(folder: Path, rater: str, chance: float, seed: int = 1, ties: float = 0.0) -> None:
     rate_all(Sitting(folder, rater), prefers(MERGED, chance, random.Random(seed), ties))
 
