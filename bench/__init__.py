@@ -11,8 +11,8 @@ Parts
             recipe: two components, each a SLERP of two models with a gradient, then a SLERP of
             the two
     slice   the same with models that have one layer of a 70B Llama
-    scale   the engine alone on three sizes (0.6, 1.1 and 2.1 billion parameters): is the time a
-            straight line in the bytes, is the memory flat?
+    scale   engine and floor on three sizes (0.6, 1.1 and 2.1 billion parameters): is the time a
+            straight line in the bytes, how much steeper than the floor's, is the memory flat?
     browser from an anchor's move to the redrawn charts, in a real Chromium, for a recipe of 80
             layers × 9 tensors × 3 sources; see bench/browser.py for what exactly is timed
     tuning  the computation alone behind such a move, and loading Gram matrices that were kept

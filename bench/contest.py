@@ -197,12 +197,16 @@ def contest(course: Course, cache: str) -> Results:
 
 
 def scale(shapes: list[Shape], options: Options) -> list[Results]:
-    """The engine alone, warm, on models of growing size, one size on disk at a time."""
+    """Engine and floor in turns, warm, on models of growing size, one size on disk at a time."""
     found = []
     for shape in shapes:
         with Course("scale", shape, options) as course:
             results = Results("scale", "warm", course.input_bytes, shape.nbytes)
+            way, results.floor_trials = course.fastest_floor("warm")
+            results.floor_way = str(way)
             course.run(ENGINE, "warm")
-            results.runs[ENGINE] = [course.run(ENGINE, "warm") for _ in range(options.rounds)]
+            for _ in range(options.rounds):
+                for name, how in ((FLOOR, way), (ENGINE, None)):
+                    results.runs.setdefault(name, []).append(course.run(name, "warm", how))
             found.append(results)
     return found

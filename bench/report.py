@@ -153,28 +153,32 @@ class Line:
     growth: float  # largest peak RSS over the smallest
 
 
-def fit(found: list[Results]) -> Line:
-    """Needs at least two different sizes."""
+def fit(found: list[Results], name: str = ENGINE) -> Line:
+    """The line of one contestant; needs at least two different sizes."""
     x = [(results.input_bytes + results.output_bytes) / GB for results in found]
-    y = [median(run.wall for run in results.runs[ENGINE]) for results in found]
+    y = [median(run.wall for run in results.runs[name]) for results in found]
     slope, intercept = linear_regression(x, y)
     worst = max(abs(b / (intercept + slope * a) - 1) for a, b in zip(x, y, strict=True))
-    peaks = [max(run.peak_rss for run in results.runs[ENGINE]) for results in found]
+    peaks = [max(run.peak_rss for run in results.runs[name]) for results in found]
     return Line(intercept, slope, worst, correlation(x, y), max(peaks) / min(peaks))
 
 
 def scale_text(found: list[Results]) -> str:
     """The table over sizes, the line through it, its bars."""
-    lines = ["\nscale, warm cache: the engine alone", HEADER + f"{'s per GB':>10}"]
+    lines = ["\nscale, warm cache: engine and floor", HEADER + f"{'s per GB':>10}"]
     for results in found:
         total = (results.input_bytes + results.output_bytes) / GB
         each = median(run.wall for run in results.runs[ENGINE]) / total
         lines.append(f"  {total:.2f} GB in and out, {results.output_bytes / GB:.2f} GB of them out")
         lines.append(row(results, ENGINE) + f"{each:>10.3f}")
-    line = fit(found)
-    lines.append(
-        f"  wall = {line.startup:.2f} s + {line.per_gb:.3f} s per GB (r = {line.correlation:.4f})"
-    )
+        lines.append(row(results, FLOOR))
+    line, floor = fit(found), fit(found, FLOOR)
+    for name, each_line in ((ENGINE, line), (FLOOR, floor)):
+        lines.append(
+            f"  {name}: wall = {each_line.startup:.2f} s + {each_line.per_gb:.3f} s per GB "
+            f"(r = {each_line.correlation:.4f})"
+        )
+    lines.append(f"  per GB the engine takes {line.per_gb / floor.per_gb:.2f}× the floor")
     linear = Bar(
         f"time linear in bytes (within {LINE_BAR:.0%} of the line)",
         f"{line.worst:.1%}",

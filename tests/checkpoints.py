@@ -27,16 +27,19 @@ NORM = ("norm.weight", "layernorm.weight", "layer_norm.weight")
 class Toy:
     """A toy checkpoint; see the module for the usual way to write one.
 
-    `near`: (seed of another toy, distance): that toy's values plus noise of `distance` times
-    their size, so 0.01 makes a close fine-tune, None an unrelated model. `dtype`: of all tensors
-    but those of `extra`, which are written as they are. `without`: leave out the tensors whose
-    names contain one of these. `config`: overrides of config.json, sizes included.
+    `through`: values are rounded to this dtype first, so that both hold them exactly (float16 but
+    for those below 2^-17). `near`: (seed of another toy, distance): that toy's values plus noise of
+    `distance` times their size, so 0.01 makes a close fine-tune, None an unrelated model.
+    `dtype`: of all tensors but those of `extra`, which are written as they are. `without`: leave
+    out the tensors whose names contain one of these. `config`: overrides of config.json, sizes
+    included.
     """
 
     arch: str = "llama"
     seed: int = 1
     near: tuple[int, float] | None = None
     dtype: str = "bfloat16"
+    through: str | None = None
     format: str = "safetensors"
     shards: int = 1
     layers: int = 4
@@ -61,8 +64,9 @@ class Toy:
         if config["tie_word_embeddings"]:
             shapes = {name: shape for name, shape in shapes.items() if name not in HEADS}
         dtype = getattr(torch, self.dtype)
+        first = getattr(torch, self.through or self.dtype)
         made = {
-            name: torch.from_numpy(self._values(name, shape)).to(dtype)
+            name: torch.from_numpy(self._values(name, shape)).to(first).to(dtype)
             for name, shape in shapes.items()
         } | dict(self.extra)
         return {k: v for k, v in made.items() if not any(word in k for word in self.without)}

@@ -307,6 +307,7 @@ def sizes_of(walls: list[float], peaks: list[float]) -> list[Results]:
     found = [Results("scale", "warm", 3 * 10**9 * at, 10**9 * at) for at in (1, 2, 4)]
     for results, wall, peak in zip(found, walls, peaks, strict=True):
         results.runs[ENGINE] = [run_of(wall, rss=peak)] * 3
+        results.runs[FLOOR] = [run_of(0.5 + results.output_bytes / 2e9)] * 3
     return found
 
 
@@ -319,6 +320,13 @@ def test_fit_finds_startup_and_slope() -> None:
 def test_fit_shows_a_curve_and_growing_memory() -> None:
     text = report.scale_text(sizes_of([1.0, 4.0, 16.0], [300e6, 600e6, 1.2e9]))
     assert text.count("NOT MET") == 2
+
+
+def test_scale_compares_the_slopes_of_engine_and_floor() -> None:
+    text = report.scale_text(sizes_of([1.5 + 0.25 * gb for gb in (4, 8, 16)], [300e6] * 3))
+    assert "engine: wall = 1.50 s + 0.250 s per GB" in text
+    assert "floor: wall = 0.50 s + 0.125 s per GB" in text
+    assert "per GB the engine takes 2.00× the floor" in text
 
 
 # --- the whole, with an engine that copies ---
