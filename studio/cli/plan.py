@@ -7,7 +7,8 @@ from studio.cli.exits import BAD_INPUT
 from studio.cli.progress import emit
 
 if TYPE_CHECKING:
-    from studio.serve.plan import Wish
+    from studio.serve.costs import Step
+    from studio.serve.plan import Plan, Wish
 
 GPUS_HELP = 'plan for GPUs that are not here: "4x80", "2xA100", "cpu"; default: those found'
 
@@ -42,8 +43,6 @@ def _plan(parsed: argparse.Namespace) -> int:
     from studio.serve.costs import Rates, Work, checkpoint_bytes, steps
     from studio.serve.gpus import found_here, imagine
     from studio.serve.models import shape_of
-    from studio.serve.plan import IMPOSSIBLE
-    from studio.serve.plan_text import plan_data, plan_text
     from studio.serve.planner import make_plan
 
     found = imagine(parsed.gpus) if parsed.gpus else found_here()
@@ -60,7 +59,15 @@ def _plan(parsed: argparse.Namespace) -> int:
     work = Work(sources=size, result=result, prompts=parsed.prompts, tokens=parsed.tokens)
     is_asked = parsed.prompts or parsed.gpu_hour or parsed.merge
     costs = steps(plan, work, rates) if is_asked else ()
-    emit(plan_data(plan, costs)) if parsed.json else print(plan_text(plan, costs))
+    return show_plan(plan, costs, as_json=parsed.json)
+
+
+def show_plan(plan: "Plan", costs: "tuple[Step, ...]" = (), *, as_json: bool) -> int:
+    """Print what fits; the exit code tells whether anything does."""
+    from studio.serve.plan import IMPOSSIBLE
+    from studio.serve.plan_text import plan_data, plan_text
+
+    emit(plan_data(plan, costs)) if as_json else print(plan_text(plan, costs))
     return BAD_INPUT if plan.arrangement == IMPOSSIBLE else 0
 
 

@@ -1,8 +1,9 @@
-"""The command that serves a model: serve."""
+"""The command that serves models: serve."""
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from studio.settings import read_settings
 
 if TYPE_CHECKING:
     from studio.serve.fleet import Fleet
+    from studio.serve.spec import ModelSpec
     from studio.serve.state import EngineState
 
 LOOK_SECONDS = 0.2
@@ -19,23 +21,23 @@ LOOK_SECONDS = 0.2
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this module's commands to the parser."""
-    serve = commands.add_parser("serve", help="serve a model until Ctrl-C")
+    serve = commands.add_parser("serve", help="serve models until Ctrl-C")
     add = serve.add_argument
-    add("model", metavar="MODEL", help="a folder or a Hub id")
+    add("models", nargs="+", metavar="MODEL", help="folders or Hub ids, an engine for each")
     add("--engine", choices=("vllm", "embedded"), help="default: vLLM where it is installed")
     add(
         "--tensor-parallel-size",
         "--tp",
         type=int,
-        default=1,
         metavar="N",
-        help="GPUs to split over",
+        help="GPUs to split each over, default 1",
     )
-    add("--pipeline-parallel-size", "--pp", type=int, default=1, metavar="N")
+    add("--pipeline-parallel-size", "--pp", type=int, metavar="N", help="default 1")
     add("--gpus", type=_numbers, default=(), metavar="0,1", help="which GPUs, default all")
     add("--dtype", default="auto", help="default: as the files, or what is safe here")
     add("--quantisation", "--quantization", metavar="NAME", help="on-line, e.g. fp8_per_tensor")
     add("--max-model-len", type=int, metavar="N", help="tokens of prompt and answer together")
+    add("--plan-only", action="store_true", help="say what would fit, start nothing")
     add("--prompt", help="answer this one prompt, as it is, then stop")
     add("--preset", default="greedy", help="how to draw the answer to --prompt")
     add("--max-tokens", type=int, default=256, metavar="N", help="longest answer to --prompt")
@@ -56,36 +58,64 @@ def _serve(parsed: argparse.Namespace) -> int:
     import os
 
     from studio.serve.fleet import Fleet
-    from studio.serve.machine import default_engine
     from studio.serve.sampling import PRESETS
-    from studio.serve.spec import ModelSpec
 
+    if parsed.plan_only:
+        return _plan(parsed)
     if parsed.preset not in PRESETS:
         raise StudioError(f'there is no preset "{parsed.preset}"; known are {", ".join(PRESETS)}')
-    spec = ModelSpec(
-        model=str(Path(parsed.model).absolute()) if Path(parsed.model).is_dir() else parsed.model,
+    specs = [_spec(model, parsed) for model in parsed.models]
+    fleet = Fleet(read_settings(os.environ).data_dir / "engines")
+    try:
+        for line in fleet.found:
+            print(f"note: {line}", file=sys.stderr)
+        names = [fleet.start(spec) for spec in specs]
+        for name in names:
+            state = _await_ready(fleet, name)
+            if parsed.prompt is not None:
+                _answer(fleet, name, parsed)
+            else:
+                _show(state, parsed.json)
+        if parsed.prompt is None:
+            _await_end(fleet, names)
+    finally:
+        fleet.close()
+    return 0
+
+
+def _plan(parsed: argparse.Namespace) -> int:
+    from studio.cli.plan import show_plan
+    from studio.serve.gpus import found_here
+    from studio.serve.models import shape_of
+    from studio.serve.plan import Wish
+    from studio.serve.planner import make_plan
+
+    wish = Wish(
+        length=parsed.max_model_len,
+        quantisation=parsed.quantisation or "none",
+        dtype=None if parsed.dtype == "auto" else parsed.dtype,
+        tp=parsed.tensor_parallel_size,
+        pp=parsed.pipeline_parallel_size,
+    )
+    shapes = {model: shape_of(model) for model in parsed.models}
+    return show_plan(make_plan(shapes, found_here(), wish), as_json=parsed.json)
+
+
+def _spec(model: str, parsed: argparse.Namespace) -> "ModelSpec":
+    from studio.serve.machine import default_engine
+    from studio.serve.spec import ModelSpec
+
+    return ModelSpec(
+        model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         engine=parsed.engine or default_engine(),
-        tensor_parallel_size=parsed.tensor_parallel_size,
-        pipeline_parallel_size=parsed.pipeline_parallel_size,
+        tensor_parallel_size=parsed.tensor_parallel_size or 1,
+        pipeline_parallel_size=parsed.pipeline_parallel_size or 1,
         gpus=parsed.gpus,
         dtype=parsed.dtype,
         quantisation=parsed.quantisation,
         max_model_len=parsed.max_model_len,
         open_port=parsed.prompt is None,
     )
-    fleet = Fleet(read_settings(os.environ).data_dir / "engines")
-    try:
-        for line in fleet.found:
-            print(f"note: {line}", file=sys.stderr)
-        name = fleet.start(spec)
-        state = _await_ready(fleet, name)
-        if parsed.prompt is not None:
-            return _answer(fleet, name, parsed)
-        _show(state, parsed.json)
-        _await_end(fleet, name)
-    finally:
-        fleet.close()
-    return 0
 
 
 def _await_ready(fleet: "Fleet", name: str) -> "EngineState":
@@ -111,7 +141,7 @@ def _show(state: "EngineState", as_json: bool) -> None:
     print(f"{state.spec.name} is ready; Ctrl-C stops it", file=sys.stderr)
 
 
-def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace) -> int:
+def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace) -> None:
     from dataclasses import asdict, replace
 
     from studio.serve.sampling import PRESETS
@@ -120,16 +150,15 @@ def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace) -> int:
     engine = fleet.engine(name)
     if parsed.json:
         emit(asdict(engine.complete(parsed.prompt, sampling)))
-        return 0
+        return
     for piece in engine.stream(parsed.prompt, sampling):
         print(piece.text, end="", flush=True)
     print()
-    return 0
 
 
-def _await_end(fleet: "Fleet", name: str) -> None:
-    """Stay while the engine runs; raises StudioError if it fails."""
-    while (state := fleet.state(name)).is_live:
+def _await_end(fleet: "Fleet", names: Sequence[str]) -> None:
+    """Stay while all engines run; raises StudioError if one fails."""
+    while all((state := fleet.state(name)).is_live for name in names):
         time.sleep(LOOK_SECONDS)
     if state.phase == "failed":
         raise StudioError(f"{state.spec.name}: {state.problem}")

@@ -72,3 +72,27 @@ def test_serve_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], me
     _, talk = run.communicate(timeout=60)
     assert run.returncode == 2
     assert message in talk and "Traceback" not in talk
+
+
+def test_serve_plan_only_says_what_fits_and_starts_nothing(tmp_path: Path) -> None:
+    models = [str(DEMO / "story"), str(DEMO / "roleplay")]
+    run = command(tmp_path, *models, "--plan-only")
+    out, talk = run.communicate(timeout=60)
+    assert run.returncode == 0, talk
+    assert "Plan: side by side." in out
+    run = command(tmp_path, *models, "--plan-only", "--tp", "3")
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert "(8) must be divisible by tensor parallel size (3)" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_serve_answers_from_several_models(tmp_path: Path) -> None:
+    models = ("story", "roleplay")
+    run = command(
+        tmp_path, *(str(DEMO / model) for model in models), "--engine", "embedded", "--prompt",
+        QUESTION, "--max-tokens", "12",
+    )  # fmt: skip
+    out, talk = run.communicate(timeout=100)
+    assert run.returncode == 0, talk
+    assert out.split("\n")[:2] == [text_of(QUESTION, greedy(m, QUESTION, 12)) for m in models]
