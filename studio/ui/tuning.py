@@ -38,7 +38,6 @@ class Tuner:
         return {
             "layers": basis.layout.num_layers,
             "basis": "assumed" if gram is None else "estimated" if estimate else "exact",
-            "exact": gram is not None and estimate is None,
             "sampled": round(estimate.part, 5) if estimate else None,
             "measuring": is_measuring,
             "progress": progress,

@@ -70,7 +70,7 @@ FORGED = [None, "", "wrong", True, 0, ["a"], {"$ne": ""}, "None"]
 
 
 @pytest.mark.parametrize("token", FORGED)
-@pytest.mark.parametrize("function", ["check_merge", "start_merge", "cancel_merge"])
+@pytest.mark.parametrize("function", ["check_merge", "start_merge", "cancel_merge", "measure"])
 @pytest.mark.parametrize("kind", ["closed", "owned"], indirect=True)
 def test_only_the_owner_starts_or_stops_anything(
     client: httpx.Client, studio: Studio, kind: str, function: str, token: object
@@ -79,7 +79,8 @@ def test_only_the_owner_starts_or_stops_anything(
     assert set(answer) == {"error"}
     assert ("enter the owner token" if kind == "owned" else "STUDIO_OWNER_TOKEN") in answer["error"]
     assert studio.jobs.snapshot().number == 0
-    assert list(studio.settings.data_dir.iterdir()) == []
+    made = list(studio.settings.data_dir.rglob("*"))
+    assert made in ([], [studio.settings.data_dir / "engines"])  # its folder is made at the start
 
 
 def test_owner_merges_and_visitors_see_no_names(
@@ -103,12 +104,23 @@ def test_owner_merges_and_visitors_see_no_names(
 
 def test_visitors_tune_shipped_models_only(client: httpx.Client, kind: str, tmp_path: Path) -> None:
     assert call(client, "preview", recipe=DEMO, layers=4)["layers"] == 4
-    for name in ("preview", "write_yaml"):
+    for name in ("preview", "tensors", "write_yaml"):
         answer = call(client, name, recipe=strange(str(tmp_path)), layers=4)
         assert ("visitors can tune" in answer.get("error", "")) is (kind != "open")
     text = f"merge_method: linear\nmodels: [{{model: {tmp_path}, parameters: {{weight: 1}}}}]"
     answer = call(client, "read_yaml", text=text, file="x.yaml")
     assert ("visitors can tune" in answer.get("error", "")) is (kind != "open")
+
+
+def test_visitors_see_task_vectors_of_shipped_bases_only(
+    client: httpx.Client, kind: str, tmp_path: Path
+) -> None:
+    answer = call(client, "preview", recipe=DEMO, layers=4, base="demo/models/base")
+    assert "error" not in answer
+    answer = call(client, "preview", recipe=DEMO, layers=4, base=str(tmp_path))
+    assert ("use other base models" in answer.get("error", "")) is (kind != "open")
+    for base in ("", 7, ["a"], "x" * 1001):
+        assert "a base model is a name" in call(client, "preview", recipe=DEMO, base=base)["error"]
 
 
 @pytest.mark.parametrize("layers", [0, -1, 401, 1.5, "4", None, True])
