@@ -28,18 +28,19 @@ function layerAxis(rows, width, seen) {
 }
 const onlyWhere = (values, keep) => values.filter((_, k) => keep[k]);
 
-// Lines over the layers, and one trace for the marks of the tensors outside of them: every mark
-// costs time to draw. lines: [{ values, name, colour, dash, axis }].
+// Lines over the layers, and one trace an axis for the marks of the tensors outside of them: every
+// trace costs time to draw. lines: [{ values, name, colour, dash, axis }].
 function layerLines(place, lines) {
-  const marks = { type: "scatter", mode: "markers", x: [], y: [], customdata: [], marker: { color: [], size: 7 }, showlegend: false,
-                  hovertemplate: "%{customdata}: %{y:.4~g}<extra></extra>" };
+  const marks = new Map(["y", ...lines.map((line) => line.axis || "y")].map((axis) => [axis, { type: "scatter", mode: "markers", yaxis: axis, x: [], y: [], customdata: [],
+    marker: { color: [], size: 7 }, showlegend: false, hovertemplate: "%{customdata}: %{y:.4~g}<extra></extra>" }]));
   const x = onlyWhere(place.x, place.isLayer), few = place.layers <= 12;
   const drawn = lines.map(({ values, name, colour, dash, axis }) => {
-    if (!axis) place.x.forEach((at, k) => { if (!place.isLayer[k]) { marks.x.push(at); marks.y.push(values[k]); marks.customdata.push(name); marks.marker.color.push(colour); } });
+    const mark = marks.get(axis || "y");
+    place.x.forEach((at, k) => { if (!place.isLayer[k]) { mark.x.push(at); mark.y.push(values[k]); mark.customdata.push(name); mark.marker.color.push(colour); } });
     return { type: "scatter", mode: few ? "lines+markers" : "lines", x, y: onlyWhere(values, place.isLayer), name, line: { color: colour, width: 2, dash }, marker: { color: colour, size: 6 },
              hovertemplate: "%{y:.4~g}", ...(axis ? { yaxis: axis, showlegend: false } : {}) };
   });
-  return [...drawn, marks];
+  return [...drawn, ...marks.values()];
 }
 // The space between value - error and value + error, over the layers.
 function layerBand(place, values, errors, colour, axis = "y") {
