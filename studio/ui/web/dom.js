@@ -20,6 +20,10 @@ const h = (tag, attributes, ...children) =>
 const s = (tag, attributes, ...children) =>
   fill(document.createElementNS(SVG_SPACE, tag), attributes, children);
 
+function put(node, text) { // writing the same again would have the page laid out again
+  if (node.textContent !== text) node.textContent = text;
+}
+
 // localStorage may be shut, in private windows and in frames of other sites.
 const memory = {};
 function remember(key, value) {

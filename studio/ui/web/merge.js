@@ -24,20 +24,18 @@ function mergePanel(desk) {
   const isLive = () => ["running", "cancelling"].includes(state?.job.state);
 
   function refresh() {
-    if (document.activeElement !== name) name.value = desk.name();
+    if (document.activeElement !== name && name.value !== desk.name()) name.value = desk.name();
     const owner = state?.access.owner, problem = nameProblem();
-    nameHint.textContent = problem || (owner ? "A folder under merges in the studio's data." : "");
+    put(nameHint, problem || (owner ? "A folder under merges in the studio's data." : ""));
     nameHint.classList.toggle("ms-error", Boolean(problem));
     name.setAttribute("aria-invalid", String(Boolean(problem)));
     mergeButton.disabled = !owner || isLive() || acting || Boolean(problem);
     checkButton.disabled = !owner || checking > 0 || isLive();
-    checkButton.textContent = checking ? "Checking …" : "Check";
-    why.textContent = !state || owner ? "" : state.access.token_set
+    put(checkButton, checking ? "Checking …" : "Check");
+    if (owner && !isLive() && desk.missing().length > 0) put(why, `Not on this machine: ${desk.missing().join(", ")}. Check and Merge fetch them from the Hub.`);
+    else put(why, !state || owner ? "" : state.access.token_set
       ? "Look and tune freely. Checking and merging are for the owner: enter the owner token at the top."
-      : "Look and tune freely. Merging is off: this studio can be reached by others and has no owner token.";
-    if (owner && !isLive() && desk.missing().length > 0) {
-      why.textContent = `Not on this machine: ${desk.missing().join(", ")}. Check and Merge fetch them from the Hub.`;
-    }
+      : "Look and tune freely. Merging is off: this studio can be reached by others and has no owner token.");
   }
 
   async function check() {

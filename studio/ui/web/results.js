@@ -36,11 +36,18 @@ function makeResults(desk) {
     if (chosen === "shares") numbers.update(found);
   }
   function headline(found) {
-    legend.replaceChildren(...found.sources.map((model, k) => h("li", {},
-      swatch(desk.colour(model)), h("span", { title: model }, desk.label(model)), h("strong", {}, percent(found.overall[k])))));
-    strip.replaceChildren(...found.sources.map((model, k) => h("div", {
-      style: `background:${desk.colour(model)};flex:${Math.max(0, found.overall[k])} 0 0`, title: desk.label(model),
-    }, h("span", {}, `${found.overall[k] > 0.25 ? `${desk.label(model)} ` : ""}${Math.round(100 * found.overall[k])} %`))));
+    const names = JSON.stringify(found.sources.map((model) => [model, desk.label(model), desk.colour(model)]));
+    if (legend.dataset.names !== names) {
+      legend.dataset.names = names;
+      legend.replaceChildren(...found.sources.map((model) => h("li", {}, swatch(desk.colour(model)), h("span", { title: model }, desk.label(model)), h("strong"))));
+      strip.replaceChildren(...found.sources.map((model) => h("div", { style: `background:${desk.colour(model)}`, title: desk.label(model) }, h("span"))));
+    }
+    found.sources.forEach((model, k) => {
+      const part = found.overall[k], box = strip.children[k];
+      put(legend.children[k].lastChild, percent(part));
+      box.style.flex = `${Math.max(0, part)} 0 0`;
+      put(box.firstChild, `${part > 0.25 ? `${desk.label(model)} ` : ""}${Math.round(100 * part)} %`);
+    });
     const told = (found.words || []).join("\n");
     if (words.dataset.told === told) return;
     words.dataset.told = told;

@@ -31,8 +31,9 @@ function edit(key, change, options = {}) {
   lastEdit = { key, time: now };
   change();
   if (options.rebuild && shapeOf(page.recipe) !== before) forgetPreview();
-  if (options.rebuild) rebuild(options.focus); else refreshEditors();
-  changed();
+  if (options.rebuild) rebuild(options.focus);
+  changed(); // the question is on its way while the curve is drawn
+  if (!options.rebuild) refreshEditors();
 }
 function forgetPreview() { // it is another recipe's; the charts stand until the next one
   page.depth = page.preview?.layers ?? page.depth;
