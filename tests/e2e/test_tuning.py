@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_yaml import load_recipe
+from studio.ui.bases import Bases
+from studio.ui.jobs import STUDIO
 from studio.ui.presets import presets
 from studio.ui.tuning import Tuner
 from tests.e2e.conftest import WITH_STAND_IN, Visited
@@ -72,13 +75,13 @@ def exported(page: Page) -> Recipe:
 
 def computed(recipe: Recipe) -> dict[str, Any]:
     """The preview as the studio computes it, from the sources themselves."""
-    tuner, end = Tuner(), time.monotonic() + 30
-    while True:
-        found = tuner.preview(recipe, 4)
-        if found["basis"] == "exact":
-            return found
-        assert time.monotonic() < end, found
-        time.sleep(0.1)
+    end = time.monotonic() + 60
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        tuner = Tuner(Bases(Path(folder), STUDIO))
+        while (found := tuner.preview(recipe, 4))["basis"] != "exact":
+            assert time.monotonic() < end, found
+            time.sleep(0.1)
+    return found
 
 
 def assert_shown(page: Page, recipe: Recipe) -> None:
@@ -331,12 +334,12 @@ def test_library_keeps_recipes_with_notes(page: Page, studio: Visited) -> None:
 
 def test_two_tabs_do_not_disturb_each_other(page: Page, studio: Visited) -> None:
     field(page, LAST).fill("0.61")
-    page.wait_for_timeout(500)
+    page.wait_for_function("localStorage.getItem('merge-studio-draft')?.includes('0.61')")
     other = page.context.new_page()
     other.goto(studio.url)
     expect(field(other, LAST)).to_have_value("0.61", timeout=30_000)  # begins with the latest
     field(other, LAST).fill("0.16")
-    other.wait_for_timeout(500)
+    other.wait_for_function("localStorage.getItem('merge-studio-draft')?.includes('0.16')")
     for tab, value in ((page, "0.61"), (other, "0.16")):
         tab.reload()
         expect(field(tab, LAST)).to_have_value(value, timeout=30_000)
