@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from studio.arena.agreement import opinion
 from studio.arena.counted import Ballot
 from studio.arena.ratings import HEADER, vote_line
 from studio.arena.results import Comparison, Results
 from studio.arena.verdict import headline, verdict
+from studio.durable import write_whole
+from studio.errors import StudioError
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;
@@ -47,6 +50,30 @@ def card_paragraph(results: Results) -> str:
         f"bad); anytime-valid test with the prompt as unit, e-value {primary.evidence.best:.3g}. "
         f"Trial `{results.trial}`, design `{results.hash[:12]}`."
     )
+
+
+def insert_in_card(results: Results, model: Path) -> Path:
+    """Put the paragraph into the README.md of the model's folder; what it says elsewhere stays.
+
+    The paragraph of the same trial is replaced, any other is added at the end. Raises StudioError
+    if the folder has no card.
+    """
+    path = model / "README.md"
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudioError(
+            f"{path}: no model card can be read here; name a model's folder"
+        ) from error
+    begin, end = f"<!-- blind trial {results.trial} -->\n", "\n<!-- end of blind trial -->"
+    paragraph = begin + card_paragraph(results) + end
+    before, found, rest = text.partition(begin)
+    if found and end in rest:
+        text = before + paragraph + rest.partition(end)[2]
+    else:
+        text = f"{text.rstrip()}\n\n## Evaluation\n\n{paragraph}\n"
+    write_whole(path, text)
+    return path
 
 
 def html_report(results: Results, every: Sequence[Ballot]) -> str:

@@ -53,6 +53,7 @@ def _add_results(command: argparse.ArgumentParser) -> None:
     add("--html", type=Path, metavar="FILE", help="write the report as one HTML file")
     add("--csv", type=Path, metavar="FILE", help="write the votes that count, for other tools")
     add("--card", action="store_true", help="a paragraph for the model card, in Markdown")
+    add("--into-card", type=Path, metavar="MODEL", help="put it into the card of a model's folder")
 
 
 def _read_text(path: Path) -> str:
@@ -154,7 +155,7 @@ def _collect(parsed: argparse.Namespace) -> int:
 
 def _results(parsed: argparse.Namespace) -> int:
     from studio.arena.counted import ballots
-    from studio.arena.export import card_paragraph, html_report, votes_csv
+    from studio.arena.export import card_paragraph, html_report, insert_in_card, votes_csv
     from studio.arena.results import read_results
     from studio.arena.trial import open_trial
     from studio.arena.verdict import verdict
@@ -167,6 +168,8 @@ def _results(parsed: argparse.Namespace) -> int:
         write_whole(parsed.html, html_report(found, every))
     if parsed.csv:
         write_whole(parsed.csv, votes_csv(every))
+    if parsed.into_card:
+        insert_in_card(found, parsed.into_card)
     if parsed.json:
         emit({**found.as_data(), "verdict": verdict(found)})
     else:

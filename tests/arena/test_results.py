@@ -11,7 +11,7 @@ import pytest
 
 from studio.arena.counted import ballots, tally
 from studio.arena.design import Compare, Model
-from studio.arena.export import card_paragraph, html_report, votes_csv
+from studio.arena.export import card_paragraph, html_report, insert_in_card, votes_csv
 from studio.arena.pack import collect, open_pack, write_pack
 from studio.arena.power import power_curve
 from studio.arena.ratings import FILE, HEADER
@@ -278,6 +278,28 @@ def test_exports_are_what_others_read(tmp_path: Path) -> None:
     text = card_paragraph(results(trial))
     assert text.startswith(f"**Blind comparison.** {MERGED} is better than {RIVAL}")
     assert "20 votes by 1 rater on 20 prompts" in text
+
+
+def test_the_card_gets_the_paragraph_once_and_keeps_the_rest(tmp_path: Path) -> None:
+    trial, model = made(tmp_path / "trial", 4), tmp_path / "model"
+    with pytest.raises(StudioError, match="README.md: no model card can be read here"):
+        insert_in_card(results(trial), model)
+    model.mkdir()
+    card = model / "README.md"
+    card.write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    insert_in_card(results(trial), model)
+    first = card.read_text()
+    assert first.startswith("---\nlicense: mit\n---\n\n# Mine\n\n## Evaluation\n")
+    assert card_paragraph(results(trial)) in first
+    card.write_text(first + "\nMy last words.\n")
+    sitting = Sitting(tmp_path / "trial", "Ann")
+    item = sitting.next()
+    assert item is not None
+    sitting.vote(item.item_id, "tie")
+    insert_in_card(results(trial), model)
+    again = card.read_text()
+    assert card_paragraph(results(trial)) in again and card_paragraph(results(trial)) not in first
+    assert again.count("**Blind comparison.**") == 1 and again.endswith("My last words.\n")
 
 
 def simulated(stream: random.Random, chance: float) -> Any:
