@@ -82,8 +82,9 @@ def begin(trials: Path, design: Design, prompts: Sequence[Prompt]) -> Trial:
     """Fix a design in `trials`, the folder of all trials, and enter it in the ledger there.
 
     Raises StudioError if the project's error budget or burnt prompts are in the way (ledger.py),
-    or if another design is fixed under this name.
+    or if another design is fixed under this name. A design that cannot be fixed spends nothing.
     """
+    _check_order(design, prompts)
     if not (trials / design.name / FIXED).exists():
         Ledger(trials).enter(design, prompts)
     return fix(trials / design.name, design, prompts)
@@ -94,9 +95,7 @@ def fix(folder: Path, design: Design, prompts: Sequence[Prompt]) -> Trial:
 
     Raises StudioError if another design is fixed there.
     """
-    if not prompts:
-        raise StudioError(f'the trial "{design.name}" has no prompts: its choice leaves none')
-    schedule(design, prompts, b"a trial run: tells at once what cannot be ordered")
+    _check_order(design, prompts)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if not (folder / FIXED).exists():
@@ -110,6 +109,13 @@ def fix(folder: Path, design: Design, prompts: Sequence[Prompt]) -> Trial:
             "give this one another name, or amend that one"
         )
     return trial
+
+
+def _check_order(design: Design, prompts: Sequence[Prompt]) -> None:
+    """Raise StudioError if no order of the prompts can be shown to raters."""
+    if not prompts:
+        raise StudioError(f'the trial "{design.name}" has no prompts: its choice leaves none')
+    schedule(design, prompts, b"a trial run: tells at once what cannot be ordered")
 
 
 def _write(folder: Path, design: Design, prompts: Sequence[Prompt]) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.arena.ledger import Ledger
+from studio.arena.ledger import BUDGET, Ledger
+from studio.arena.trial import begin
 from studio.errors import StudioError
 from tests.arena.trials import design, prompts
 
@@ -36,3 +37,16 @@ def test_what_exploring_has_seen_is_burnt(tmp_path: Path) -> None:
     with pytest.raises(StudioError, match="1 of 1 prompts have been seen"):
         ledger.enter(design(name="more", project="new"), prompts(9)[8:])
     ledger.enter(design(name="more", project="new", seen_prompts=True), prompts(9)[8:])
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "has no prompts"), (1, "twice in a row")])
+def test_trial_that_cannot_be_fixed_spends_nothing(
+    tmp_path: Path, count: int, message: str
+) -> None:
+    impossible = design(alpha=BUDGET, votes_per_prompt=2)
+    with pytest.raises(StudioError, match=message):
+        begin(tmp_path, impossible, prompts(count))
+    assert Ledger(tmp_path).account("project").left == BUDGET
+    assert not (tmp_path / "trial").exists()
+    begin(tmp_path, design(alpha=BUDGET), prompts(4))
+    assert Ledger(tmp_path).account("project").left == 0
