@@ -58,12 +58,7 @@ def write_pack(trial: Trial, out: Path, rater: int = 1) -> None:
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in pack_files(trial, rater).items():
             archive.writestr(name, text)
-    partial = out.with_name(out.name + ".partial")
-    try:
-        partial.write_bytes(data.getvalue())
-        partial.replace(out)
-    except OSError as error:
-        raise StudioError(f"{out}: cannot be written ({error.strerror})") from error
+    write_whole(out, data.getvalue())
 
 
 def open_pack(pack: Path, trials: Path) -> Path:
