@@ -1,6 +1,5 @@
 """Measuring large sources in a process of its own: minutes of work that must not slow the page."""
 
-import json
 import subprocess
 import tempfile
 import threading
@@ -11,7 +10,7 @@ from typing import Any
 from studio.errors import StudioError
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_dump import dump_recipe
-from studio.ui.jobs import spawn
+from studio.ui.jobs import event_of, spawn
 
 
 class Measuring:
@@ -59,11 +58,7 @@ def _listen(
     assert process.stdout is not None
     last: dict[str, Any] = {}
     for line in process.stdout:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        last = event if isinstance(event, dict) else {}
+        last = event_of(line) or last
         if last.get("event") == "progress" and last.get("total"):
             on_progress(last["done"] / last["total"])
     return last
