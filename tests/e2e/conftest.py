@@ -85,7 +85,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Vi
         studio.process.wait(30)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives an event loop runs, which asyncio.run refuses
 def browser(chromium_path: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
