@@ -128,6 +128,9 @@ class Fleet:
             thread.start()
         for thread in threads:
             thread.join()
+        for state in self.snapshot():
+            if state.phase == "stopped":  # a failed one's log may still be wanted
+                shutil.rmtree(self.folder / state.id, ignore_errors=True)
 
     def _restart(self, name: str, old: Keeper | Remote) -> None:
         old.stop()

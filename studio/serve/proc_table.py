@@ -76,7 +76,8 @@ def _stat(pid: int) -> list[str] | None:
 def _writes_to(pid: int, target: str) -> bool:
     for number in (1, 2):
         try:
-            if os.readlink(PROC / str(pid) / "fd" / str(number)) == target:
+            path = os.readlink(PROC / str(pid) / "fd" / str(number))
+            if path.removesuffix(" (deleted)") == target:
                 return True
         except OSError:
             continue

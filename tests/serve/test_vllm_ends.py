@@ -58,8 +58,8 @@ def test_a_killed_studio_leaves_no_vllm(tmp_path: Path) -> None:
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert studio.stdout is not None
-    name, phase = studio.stdout.readline().split()[:2]
-    assert phase == "ready"
+    name, phase, *problem = studio.stdout.readline().split()
+    assert phase == "ready", problem
     log = folder / name / "log.txt"
     assert {"tether", "server", "EngineCore", "Worker_TP0", "Worker_TP1"} <= set(titles(log))
     shared = shared_memory(belonging(log))
@@ -139,7 +139,7 @@ def test_vllm_says_why_the_heads_do_not_divide(
 
 
 @pytest.mark.slow
-def test_one_and_two_ranks_hold_the_same_model_side_by_side(fleet: Fleet, vllm: str) -> None:
+def test_one_and_two_ranks_hold_the_same_model_side_by_side(fleet: Fleet) -> None:
     """In bfloat16, where a difference would show."""
     names = [
         ready(fleet, ModelSpec(model=str(DEMO / MODEL), tensor_parallel_size=n, dtype="bfloat16"))
@@ -148,7 +148,7 @@ def test_one_and_two_ranks_hold_the_same_model_side_by_side(fleet: Fleet, vllm: 
     tokens = [*tokenizer()(QUESTION)["input_ids"], *greedy(MODEL, QUESTION, 60)]
     found = [fleet.engine(name).logprobs(tokens)[1:] for name in names]
     pairs = [(a, b) for a, b in zip(*found, strict=True) if a is not None and b is not None]
-    print("largest difference", max(abs(a - b) for a, b in pairs))
+    assert max(abs(a - b) for a, b in pairs) < 0.2
     assert sum(abs(a - b) for a, b in pairs) / len(pairs) < 0.02
     exact = logprobs(MODEL, tokens)[1:]
     assert max(abs(a - b) for a, b in zip(found[1], exact, strict=True) if a and b) < 0.3
