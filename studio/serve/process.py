@@ -23,19 +23,18 @@ from studio.serve.vllm_command import ROOT, Place
 
 RECORD, LOG = "engine.json", "log.txt"
 STOP_SECONDS = 30.0  # longer than the tether's own patience
-LONGEST_SOCKET = 100  # of the 108 bytes the kernel takes
+LONGEST_RUN = 60  # of the 107 bytes of a socket's path; vLLM's own have names of 36
 
 
 def new_place(folder: Path, model_path: Path, model_id: str, *, open_port: bool) -> Place:
     """A folder, a key and a door that nobody else has."""
     folder.mkdir(parents=True, mode=0o700)
     key = secrets.token_urlsafe(32)
+    is_short = len(os.fsencode(folder)) <= LONGEST_RUN
+    run = folder if is_short else Path(tempfile.mkdtemp(prefix="engine-"))  # 0700 either way
     if open_port:
-        return Place(folder, model_path, model_id, key, port=free_port())
-    path = folder / "door"
-    if len(os.fsencode(path)) > LONGEST_SOCKET:
-        path = Path(tempfile.mkdtemp(prefix="engine-")) / "door"  # 0700
-    return Place(folder, model_path, model_id, key, socket=path)
+        return Place(folder, run, model_path, model_id, key, port=free_port())
+    return Place(folder, run, model_path, model_id, key, socket=run / "door")
 
 
 def free_port() -> int:
@@ -96,6 +95,7 @@ class EngineProcess:
             "model_path": str(place.model_path),
             "model_id": place.model_id,
             "key": place.key,
+            "run": str(place.run),
             "socket": None if place.socket is None else str(place.socket),
             "port": place.port,
             **record,
@@ -143,11 +143,10 @@ class EngineProcess:
             self.popen.wait()
             if self.popen.stdin is not None:
                 self.popen.stdin.close()
-        door = self.place.socket
-        if door is not None:
-            door.unlink(missing_ok=True)
-            if door.parent != self.place.folder:
-                shutil.rmtree(door.parent, ignore_errors=True)
+        if self.place.socket is not None:
+            self.place.socket.unlink(missing_ok=True)
+        if self.place.run != self.place.folder:
+            shutil.rmtree(self.place.run, ignore_errors=True)
         return count
 
 
@@ -174,7 +173,7 @@ def found(folder: Path) -> tuple[EngineProcess, dict[str, Any]]:
         data = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         door = data["socket"]
         place = Place(
-            folder, Path(data["model_path"]), data["model_id"], data["key"],
+            folder, Path(data["run"]), Path(data["model_path"]), data["model_id"], data["key"],
             None if door is None else Path(door), data["port"],
         )  # fmt: skip
         return EngineProcess(place, int(data["pid"]), int(data["start"])), data

@@ -21,11 +21,13 @@ OWNERS_SECRETS = ("STUDIO_OWNER_TOKEN",)
 class Place:
     """Where an engine lives: its folder on this machine, its door, its key.
 
-    `model_path` is the model's folder, `model_id` what the studio calls its contents. Either
-    `socket` or `port` is set.
+    `run` is the folder of its sockets: private, and short enough for their names. `model_path` is
+    the model's folder, `model_id` what the studio calls its contents. Either `socket` or `port` is
+    set.
     """
 
     folder: Path
+    run: Path
     model_path: Path
     model_id: str
     key: str = field(repr=False)
@@ -116,7 +118,7 @@ def environment(
         found |= {
             "VLLM_PLUGINS": "studio_engine,studio_control",
             "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_RPC_BASE_PATH": str(place.folder),
+            "VLLM_RPC_BASE_PATH": str(place.run),
         }
         if not machine.has_gpu:
             found |= _cpu_environment(spec, machine)

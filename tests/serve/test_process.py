@@ -139,9 +139,14 @@ def test_place_is_private(tmp_path: Path) -> None:
     deep = new_place(tmp_path / ("d" * 100), Path("/m"), "id", open_port=False)
     assert deep.socket is not None and len(os.fsencode(deep.socket)) < 108
     assert deep.socket.parent.stat().st_mode & 0o777 == 0o700
-    deep.socket.parent.rmdir()
-    port = new_place(tmp_path / "p", Path("/m"), "id", open_port=True).port
-    assert port is not None and 1024 < port < 65536 and port != free_port()
+    open_one = new_place(tmp_path / ("p" * 60), Path("/m"), "id", open_port=True)
+    assert open_one.port is not None and 1024 < open_one.port < 65536
+    for each in (place, deep, open_one):
+        assert len(os.fsencode(each.run / ("x" * 36))) < 108
+        assert each.run.stat().st_mode & 0o777 == 0o700
+        if each.run != each.folder:
+            each.run.rmdir()
+    assert free_port() != open_one.port
 
 
 def test_found_tells_of_a_folder_without_a_note(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from studio.serve.vllm_command import (
     vllm_command,
 )
 
-PLACE = Place(Path("/run/e"), Path("/models/m"), "f00d", "k" * 43, socket=Path("/run/e/door"))
+PLACE = Place(
+    Path("/data/e"), Path("/run/e"), Path("/models/m"), "f00d", "k" * 43, socket=Path("/run/e/door")
+)
 CPU = Machine(has_gpu=False, cores=2)
 GPU = Machine(has_gpu=True, cores=64, can_sleep=True)
 BASE = [
