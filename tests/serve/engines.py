@@ -54,14 +54,18 @@ def greedy(model: str, text: str, count: int, **penalties: float) -> tuple[int, 
     prompt = tokenizer()(text)["input_ids"]
     sampling = Sampling(temperature=0, **penalties)  # type: ignore[arg-type]
     answer: list[int] = []
+    fresh, cache = list(prompt), None
     while len(answer) < count and END not in answer:
-        logits = logits_after(model, [*prompt, *answer])
+        with torch.inference_mode():
+            out = network(model)(torch.tensor([fresh]), past_key_values=cache, use_cache=True)
+        logits, cache = out.logits[0, -1].clone(), out.past_key_values
         for token in {*prompt, *answer}:
             factor = sampling.repetition_penalty
             logits[token] = logits[token] / factor if logits[token] > 0 else logits[token] * factor
         for token, often in Counter(answer).items():
             logits[token] -= often * sampling.frequency_penalty + sampling.presence_penalty
         answer.append(int(logits.argmax()))
+        fresh = answer[-1:]
     return tuple(answer)
 
 
