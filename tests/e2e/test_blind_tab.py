@@ -1,6 +1,7 @@
 """A rater at the Blind tab, by keyboard, by finger and with answers that mean harm."""
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def settle(page: Page) -> None:
 def ratings(studio: Visited, trial: str) -> list[dict[str, str]]:
     with (studio.data / "trials" / trial / "ratings.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_empty_tab_leads_to_a_demo_trial(
+    start: Callable[..., Visited], visit: Callable[..., Page]
+) -> None:
+    page = visit(start("app.py").url)
+    page.get_by_role("tab", name="Blind").click()
+    expect(page.get_by_label("No trial yet").get_by_role("listitem")).to_have_count(3)
+    page.get_by_role("button", name="Set up a demo trial").click()
+    expect(page.get_by_label("The model that should be better")).to_have_value(
+        re.compile("demo/models/instruct$")
+    )
+    expect(page.get_by_text("nothing is claimed")).to_be_visible()
+    assert page.get_by_label("Name of the trial").input_value() == "demo"
 
 
 def test_rate_by_keyboard_from_start_to_report(studio: Visited, visit: Callable[..., Page]) -> None:

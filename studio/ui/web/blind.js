@@ -13,7 +13,7 @@ function enter(next) {
 }
 const openList = () => { enter(trialList()); listed = ""; poll(); };
 const rate = (trial) => enter(ratingView({ trial, leave: openList }));
-const setUp = () => enter(setupView({ leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
+const setUp = (isDemo) => enter(setupView({ isDemo, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
 const results = (trial) => enter(resultsView({ trial, leave: openList }));
 
 function trialList() {
@@ -29,15 +29,24 @@ function refresh() {
   listed = state;
   const { owner, token_set: tokenSet } = known.access;
   view.action.replaceChildren(...(owner && !props.value.rating_only ? [
-    h("button", { type: "button", class: "ms-button", onclick: () => packChooser.click() }, "Add a pack"), h("button", { type: "button", class: "ms-button ms-primary", onclick: setUp }, "New trial")] : []));
-  const nothing = owner ? "No trial yet. A new one takes two models and a file of prompts; the demo models are at hand."
-    : tokenSet ? "No trial is open for raters now." : "No trial is open for raters, and this studio has no owner token to open one with.";
+    h("button", { type: "button", class: "ms-button", onclick: () => packChooser.click() }, "Add a pack"), h("button", { type: "button", class: "ms-button ms-primary", onclick: () => setUp(false) }, "New trial")] : []));
+  const nothing = owner ? firstSteps() : tokenSet ? h("p", { class: "ms-hint" }, "No trial is open for raters now.")
+    : h("p", { class: "ms-hint" }, "No trial is open for raters, and this studio has no owner token to open one with.");
   const held = document.activeElement, card = held?.closest?.(".bl-trial-card"), text = held?.textContent;
-  view.box.replaceChildren(...(known.trials.length ? known.trials.map((trial) => trialCard(trial, owner)) : [h("p", { class: "ms-hint bl-none" }, nothing)]));
+  view.box.replaceChildren(...(known.trials.length ? known.trials.map((trial) => trialCard(trial, owner)) : [h("div", { class: "bl-none" }, nothing)]));
   if (card) { // who stood on a button stands there still
     const again = [...view.box.children].find((each) => each.ariaLabel === card.ariaLabel);
     [...(again?.querySelectorAll("button, select") || [])].find((each) => each.textContent === text)?.focus({ preventScroll: true });
   }
+}
+function firstSteps() {
+  const step = (title, text) => h("li", {}, h("strong", {}, title), h("p", { class: "ms-hint" }, text));
+  return h("section", { class: "ms-card", "aria-label": "No trial yet" }, h("h3", {}, "No trial yet"),
+    h("ol", { class: "bl-steps" },
+      step("Fix the design.", "Two models and prompts for both. What the trial can find, and how many votes it takes, is told before."),
+      step("Rate without names.", "Both answers to each prompt are made ahead, then shown side by side: A, B, a tie, or both bad, each by one key."),
+      step("See the results.", "Who was preferred, how sure that is, and whether it may be luck.")),
+    !props.value.rating_only && h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: () => setUp(true) }, "Set up a demo trial"), h("p", { class: "ms-hint" }, "Two of the small models, at hand and made in seconds; nothing starts before you say so.")));
 }
 const packChooser = h("input", { type: "file", accept: ".zip", class: "ms-hidden", tabindex: -1, "aria-label": "Trial pack to add", onchange: () => addPack() });
 async function addPack() {

@@ -1,5 +1,5 @@
 // Setting up a trial: what is decided before the first answer, with what it can find told first.
-// desk: { leave(), taken() }
+// desk: { isDemo, leave(), taken() }
 const FORMATS = [["", "its own"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
 const ENGINES = [["", "vLLM where it is installed"], ["embedded", "embedded: for small models"], ["vllm", "vLLM"]];
 const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
@@ -137,6 +137,14 @@ function setupView(desk) {
     card("Answers and raters", h("div", { class: "ms-row bl-numbers" }, field("Sampling", sampling), field("Draws per prompt", draws), field("Engine", engine), field("GPUs per model", gpus), field("Models are shown", reveal), field("Scores from 1 to 5", scores, "Names with commas between; off when empty."))),
     card("Fix it", field("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble, h("div", { class: "ms-row" }, fixButton)));
 
+  // What shows at once how a trial goes, and spends nothing of a project's errors.
+  function demonstrate(models) {
+    const pair = ["demo-instruct", "demo-roleplay"].map((label) => models.find((model) => model.label === label));
+    pair.forEach((model, index) => model && rows.children[index].set(model));
+    name.value = freeTrialName(desk.taken(), "demo");
+    engine.value = "embedded";
+    [draws.value, alpha.value, project.value] = [1, 0, "demo"];
+  }
   ask("choices", {}).then((found) => {
     if (found.error) { say(found.error); return; }
     choices = found;
@@ -145,6 +153,7 @@ function setupView(desk) {
     sampling.replaceChildren(...Object.keys(found.presets).map((preset) => h("option", { value: preset }, preset)));
     sampling.value = "careful";
     found.models.slice(0, 2).forEach((model, index) => rows.children[index].set(model));
+    if (desk.isDemo) demonstrate(found.models);
     planNow();
   });
   return { element: form, close: () => clearTimeout(timer) };
@@ -170,8 +179,7 @@ function wordsOfPicture(data) {
   parts.reduce((at, part) => { whole.set(part, at); return at + part.length; }, 0);
   return whole;
 }
-function freeTrialName(taken) {
-  const stem = `trial-${new Date().toISOString().slice(0, 10)}`;
+function freeTrialName(taken, stem = `trial-${new Date().toISOString().slice(0, 10)}`) {
   let name = stem;
   for (let n = 2; taken.includes(name); n += 1) name = `${stem}-${n}`;
   return name;
