@@ -272,6 +272,7 @@ def test_after_a_killed_studio_engines_are_adopted_or_gone(tmp_path: Path) -> No
     assert not (folder / tied).exists()
 
 
+@pytest.mark.slow  # not yet steady on a busy machine
 def test_after_a_studio_that_ended_well_only_the_kept_engine_runs(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     life, (tied, kept) = studio(folder, "end")
