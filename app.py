@@ -12,7 +12,7 @@ from studio.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from studio.ui.app import Studio
-    from studio.ui.rating_page import RatingStudio
+    from studio.ui.blind.rating_page import RatingStudio
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def _built(settings: Settings) -> "RatingStudio | Studio":
     """The whole studio, or the page for rating; imported late: a mistake in the settings is told
     at once, and a machine that only rates has not what the studio needs."""
     if settings.rate is not None:
-        from studio.ui.rating_page import build_rating
+        from studio.ui.blind.rating_page import build_rating
 
         return build_rating(settings, settings.rate)
     from studio.ui.app import build

@@ -15,9 +15,9 @@ from statistics import median
 from bench.errors import BenchError
 from studio.serve.batch import Request, complete_all
 from studio.serve.engine import Engine
-from studio.serve.fleet import Fleet
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
-from studio.serve.spec import ModelSpec
 
 MODELS = Path(__file__).parents[1] / "demo" / "models"
 FIRST, OTHER = "roleplay", "story"

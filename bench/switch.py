@@ -24,9 +24,9 @@ from typing import Any
 
 from bench import machine, shapes
 from bench.errors import BenchError
-from studio.serve.fleet import Fleet
-from studio.serve.spec import ModelSpec
-from studio.serve.state import EngineState
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.spec import ModelSpec
+from studio.serve.processes.state import EngineState
 
 TOKENIZER = Path(__file__).parent.parent / "demo" / "models" / "base"
 BYTES_70B = 137.95e9

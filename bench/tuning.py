@@ -60,11 +60,11 @@ def measure(folder: Path, rounds: int, models: list[str]) -> list[Timing]:
     """The timings, in this process; the models' Gram matrices are kept in `folder`."""
     import numpy as np
 
-    from studio.merge.charts import charts
+    from studio.merge.geometry.charts import charts
+    from studio.merge.geometry.preview import Preview, preview
+    from studio.merge.geometry.uncertainty import errors
     from studio.merge.layout import Layout
-    from studio.merge.preview import Preview, preview
-    from studio.merge.recipe_yaml import load_recipe
-    from studio.merge.uncertainty import errors
+    from studio.merge.recipe_files.recipe_yaml import load_recipe
 
     recipe = load_recipe(RECIPE.format(*SOURCES), "recipe.yaml")
     names = tensor_names()
@@ -110,11 +110,11 @@ def tensor_names() -> list[str]:
 
 def _load(folder: Path, rounds: int, models: list[str]) -> Timing:
     """Load what was kept of three models, fingerprints included."""
-    from studio.merge.grams import Grams
-    from studio.merge.measure import known_or_measured, measuring
+    from studio.merge.geometry.grams import Grams
+    from studio.merge.geometry.measure import known_or_measured, measuring
     from studio.merge.plan import Options
     from studio.merge.preflight import check
-    from studio.merge.recipe_yaml import load_recipe
+    from studio.merge.recipe_files.recipe_yaml import load_recipe
 
     plan = check(measuring(load_recipe(RECIPE.format(*models), "recipe.yaml"), None), Options())
 

@@ -133,7 +133,11 @@ BUDGET_FUNCTION = "def fits():\n" + "    x = 1\n" * 49
         ("studio/merge/run.py", "from .recipe import Recipe", "imports from the root"),
         ("studio/merge/run.py", "from .. import serve", "imports from the root"),
         ("studio/cli.py", "import gradio as gr", "gradio belongs in studio/ui/ or app.py"),
-        ("studio/serve/process.py", "from vllm import LLM", "vllm belongs in studio/serve/plugin/"),
+        (
+            "studio/serve/processes/process.py",
+            "from vllm import LLM",
+            "vllm belongs in studio/serve/plugin/",
+        ),
         ("studio/arena/results.py", "import torch.nn", "arena does without torch"),
         ("studio/weights/gram.py", "import transformers", "weights does without transformers"),
         ("studio/hub/stream.py", "", "the map has no room 'hub'"),

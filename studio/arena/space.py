@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENTS = "requirements-rating.txt"
 TRIAL = "trial"
 # What the rating page does without: it neither merges nor serves. Of serve it needs the sampling.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "merge", "serve", "weights", "cli")
+LEFT_OUT = {"merge", "serve", "weights", "cli"}
 ALSO = ("serve/__init__.py", "serve/sampling.py")
 _README = """\
 ---
@@ -63,7 +63,7 @@ def write_space(trial: Trial, folder: Path, rater: int = 1) -> None:
         (folder / TRIAL).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / TRIAL / name).write_text(text)
-        shutil.copytree(ROOT / "studio", folder / "studio", ignore=LEFT_OUT)
+        shutil.copytree(ROOT / "studio", folder / "studio", ignore=_left_out)
         for name in ALSO:
             (folder / "studio" / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / "studio" / name, folder / "studio" / name)
@@ -80,3 +80,9 @@ def _pinned(requirements: str, package: str) -> str:
     """The version that the requirements pin."""
     line = next(line for line in requirements.splitlines() if line.startswith(f"{package}=="))
     return line.partition("==")[2].strip()
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Which of a folder's entries stay behind: caches, and the rooms that rating does without."""
+    rooms = LEFT_OUT if Path(folder) == ROOT / "studio" else set()
+    return {name for name in names if name in rooms or name == "__pycache__"}

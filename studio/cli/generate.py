@@ -44,7 +44,7 @@ def _generate(parsed: argparse.Namespace) -> int:
     from studio.arena.generate import generate
     from studio.cli.speaking import Start, speaking
     from studio.serve.batch import Completions
-    from studio.serve.fleet import Fleet
+    from studio.serve.processes.fleet import Fleet
 
     if parsed.tethered:
         threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()

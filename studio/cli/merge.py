@@ -61,7 +61,7 @@ def _size(text: str) -> int:
 
 
 def _recipe(path: Path) -> "Recipe":
-    from studio.merge.recipe_yaml import load_recipe
+    from studio.merge.recipe_files.recipe_yaml import load_recipe
 
     try:
         return load_recipe(path.read_text(encoding="utf-8"), path.name)

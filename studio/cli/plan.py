@@ -7,8 +7,8 @@ from studio.cli.exits import BAD_INPUT
 from studio.cli.progress import emit
 
 if TYPE_CHECKING:
-    from studio.serve.costs import Step
-    from studio.serve.plan import Plan, Wish
+    from studio.serve.planning.costs import Step
+    from studio.serve.planning.plan import Plan, Wish
 
 GPUS_HELP = 'plan for GPUs that are not here: "4x80", "2xA100", "cpu"; default: those found'
 
@@ -40,10 +40,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _plan(parsed: argparse.Namespace) -> int:
-    from studio.serve.costs import Rates, Work, checkpoint_bytes, steps
-    from studio.serve.gpus import found_here, imagine
-    from studio.serve.models import shape_of
-    from studio.serve.planner import make_plan
+    from studio.serve.planning.costs import Rates, Work, checkpoint_bytes, steps
+    from studio.serve.planning.gpus import found_here, imagine
+    from studio.serve.planning.models import shape_of
+    from studio.serve.planning.planner import make_plan
 
     found = imagine(parsed.gpus) if parsed.gpus else found_here()
     rates = Rates(
@@ -64,15 +64,15 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 def show_plan(plan: "Plan", costs: "tuple[Step, ...]" = (), *, as_json: bool) -> int:
     """Print what fits; the exit code tells whether anything does."""
-    from studio.serve.plan import IMPOSSIBLE
-    from studio.serve.plan_text import plan_data, plan_text
+    from studio.serve.planning.plan import IMPOSSIBLE
+    from studio.serve.planning.plan_text import plan_data, plan_text
 
     emit(plan_data(plan, costs)) if as_json else print(plan_text(plan, costs))
     return BAD_INPUT if plan.arrangement == IMPOSSIBLE else 0
 
 
 def _wish(parsed: argparse.Namespace) -> "Wish":
-    from studio.serve.plan import Wish
+    from studio.serve.planning.plan import Wish
 
     return Wish(
         length=parsed.length,

@@ -13,11 +13,11 @@ from studio.cli.progress import SECONDS_BETWEEN, Bar, Display, JsonLines, emit
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
+    from studio.merge.geometry.grams import Grams
+    from studio.merge.geometry.sampling import Estimate
     from studio.merge.gradient import Floats
-    from studio.merge.grams import Grams
     from studio.merge.plan import Options, Plan
     from studio.merge.recipe import Recipe
-    from studio.merge.sampling import Estimate
 
 ROUNDS = 4
 BASE_HELP = "show task vectors: what each source changed of this common base model"
@@ -35,7 +35,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def kept_grams() -> "Grams":
     """The Gram matrices in the data folder; what is wrong with them goes to stderr."""
-    from studio.merge.grams import Grams
+    from studio.merge.geometry.grams import Grams
 
     folder = read_settings(os.environ).data_dir / "grams"
     return Grams(folder, lambda text: print(f"note: {text}", file=sys.stderr))
@@ -43,13 +43,13 @@ def kept_grams() -> "Grams":
 
 def show_preview(parsed: argparse.Namespace, recipe: "Recipe", options: "Options") -> int:
     """Print the preview of a recipe that fits its sources."""
-    from studio.merge.charts import charts
-    from studio.merge.grams import jobs_of
-    from studio.merge.measure import measuring
+    from studio.merge.geometry.charts import charts
+    from studio.merge.geometry.grams import jobs_of
+    from studio.merge.geometry.measure import measuring
+    from studio.merge.geometry.preview import preview
+    from studio.merge.geometry.uncertainty import errors
     from studio.merge.preflight import check, fetch
-    from studio.merge.preview import preview
     from studio.merge.summary import preview_text
-    from studio.merge.uncertainty import errors
 
     if parsed.tethered:
         threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
@@ -72,8 +72,8 @@ def _find(plan: "Plan", parsed: argparse.Namespace) -> "tuple[Floats, Estimate |
     """Gram matrices that were kept, or else sampled or measured; and how good an estimate is."""
     import numpy as np
 
-    from studio.merge.measure import known_or_measured
-    from studio.merge.sampling import estimates
+    from studio.merge.geometry.measure import known_or_measured
+    from studio.merge.geometry.sampling import estimates
 
     grams = kept_grams()
     if not parsed.sample:

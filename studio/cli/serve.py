@@ -12,9 +12,9 @@ from studio.errors import StudioError
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
-    from studio.serve.fleet import Fleet
-    from studio.serve.spec import ModelSpec
-    from studio.serve.state import EngineState
+    from studio.serve.processes.fleet import Fleet
+    from studio.serve.processes.spec import ModelSpec
+    from studio.serve.processes.state import EngineState
 
 LOOK_SECONDS = 0.2
 
@@ -57,7 +57,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _serve(parsed: argparse.Namespace) -> int:
     import os
 
-    from studio.serve.fleet import Fleet
+    from studio.serve.processes.fleet import Fleet
     from studio.serve.sampling import PRESETS
 
     if parsed.plan_only:
@@ -85,10 +85,10 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 def _plan(parsed: argparse.Namespace) -> int:
     from studio.cli.plan import show_plan
-    from studio.serve.gpus import found_here
-    from studio.serve.models import shape_of
-    from studio.serve.plan import Wish
-    from studio.serve.planner import make_plan
+    from studio.serve.planning.gpus import found_here
+    from studio.serve.planning.models import shape_of
+    from studio.serve.planning.plan import Wish
+    from studio.serve.planning.planner import make_plan
 
     wish = Wish(
         length=parsed.max_model_len,
@@ -102,8 +102,8 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 
 def _spec(model: str, parsed: argparse.Namespace) -> "ModelSpec":
-    from studio.serve.machine import default_engine
-    from studio.serve.spec import ModelSpec
+    from studio.serve.processes.machine import default_engine
+    from studio.serve.processes.spec import ModelSpec
 
     return ModelSpec(
         model=str(Path(model).absolute()) if Path(model).is_dir() else model,

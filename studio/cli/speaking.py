@@ -18,9 +18,9 @@ from studio.errors import StudioError
 if TYPE_CHECKING:
     from studio.serve.batch import Completions, Request
     from studio.serve.engine import Completion, Engine
-    from studio.serve.fleet import Fleet
     from studio.serve.formats import Format
-    from studio.serve.spec import ModelSpec
+    from studio.serve.processes.fleet import Fleet
+    from studio.serve.processes.spec import ModelSpec
 
 START_SECONDS = 24 * 3600.0  # a model may have to be fetched first
 
@@ -41,8 +41,8 @@ class Start:
 
     def spec(self, model: Model) -> "ModelSpec":
         """The engine to be for one model."""
-        from studio.serve.machine import default_engine
-        from studio.serve.spec import ModelSpec
+        from studio.serve.processes.machine import default_engine
+        from studio.serve.processes.spec import ModelSpec
 
         values: dict[str, Any] = dataclasses.asdict(self)
         if self.engine is None:

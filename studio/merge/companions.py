@@ -12,10 +12,10 @@ from studio.errors import StudioError
 from studio.merge.card import Prompt, make_card
 from studio.merge.journal import ShardRecord
 from studio.merge.plan import Plan
-from studio.merge.recipe_dump import dump_recipe
+from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.merge.report import FILE as REPORT
 from studio.merge.report import make_report, report_text
-from studio.merge.tokenizer_files import changed_files
+from studio.merge.tokens.tokenizer_files import changed_files
 from studio.weights.strict_json import parse_object
 
 INDEX = "model.safetensors.index.json"

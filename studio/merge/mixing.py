@@ -19,7 +19,6 @@ import numpy as np
 from studio.errors import StudioError
 from studio.merge import budget
 from studio.merge.ahead import Ahead, Pieces
-from studio.merge.aligned import aligned_record
 from studio.merge.blocks import Block, Segment, blocks_of
 from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
@@ -27,6 +26,7 @@ from studio.merge.inputs import Inputs
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import is_buffer
 from studio.merge.plan import PIECE, Plan, ShardJob, TensorJob
+from studio.merge.tokens.aligned import aligned_record
 from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
 from studio.weights.gram import NonFinite, from_difference_basis

@@ -9,12 +9,12 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-from studio.merge.alignment import Alignment
 from studio.merge.coefficients import settings_of
 from studio.merge.gradient import Floats
 from studio.merge.layout import Layout
 from studio.merge.recipe import Recipe
-from studio.merge.recipe_dump import dump_recipe
+from studio.merge.recipe_files.recipe_dump import dump_recipe
+from studio.merge.tokens.alignment import Alignment
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.header import TensorInfo, make_header

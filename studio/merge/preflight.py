@@ -10,7 +10,6 @@ from typing import Any
 
 from studio import chat_template
 from studio.errors import StudioError
-from studio.merge.alignment import Alignment
 from studio.merge.compare import (
     Comparison,
     compare_configs,
@@ -23,9 +22,10 @@ from studio.merge.output import folder_problems, space_problems
 from studio.merge.plan import Options, Plan, shards_of
 from studio.merge.recipe import Recipe
 from studio.merge.tensors import Matching, Wanted, is_vocabulary, match_tensors, rows_of
-from studio.merge.tokenizer_files import changed_files
-from studio.merge.tokenizers import compare_tokenizers
-from studio.merge.vocabularies import add_table, alignment_of
+from studio.merge.tokens.alignment import Alignment
+from studio.merge.tokens.tokenizer_files import changed_files
+from studio.merge.tokens.tokenizers import compare_tokenizers
+from studio.merge.tokens.vocabularies import add_table, alignment_of
 from studio.weights import hub
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS, TORCH_NAMES

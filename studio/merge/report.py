@@ -9,12 +9,12 @@ import numpy as np
 
 from studio import __version__
 from studio.merge.coefficients import StageMix
+from studio.merge.geometry.preview import Preview, preview
 from studio.merge.gradient import Floats
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
 from studio.merge.plan import Plan
-from studio.merge.preview import Preview, preview
-from studio.merge.recipe_dump import dump_recipe, fingerprint
+from studio.merge.recipe_files.recipe_dump import dump_recipe, fingerprint
 from studio.weights.dtypes import TORCH_NAMES
 
 FILE = "merge-report.json"

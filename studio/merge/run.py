@@ -11,8 +11,8 @@ import numpy as np
 from studio.durable import sync_folder
 from studio.errors import StudioError
 from studio.merge.companions import write_companions
+from studio.merge.geometry.grams import Grams
 from studio.merge.gradient import Floats
-from studio.merge.grams import Grams
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.journal import Journal, ShardRecord, plan_of
 from studio.merge.mixing import Mixer

@@ -5,7 +5,7 @@ from typing import Any
 from studio.merge import budget
 from studio.merge.plan import Plan
 from studio.merge.tensors import rows_of
-from studio.merge.vocabularies import vocabulary_table
+from studio.merge.tokens.vocabularies import vocabulary_table
 from studio.weights.dtypes import TORCH_NAMES
 
 ASSUMED_SPEED = 1e9

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from studio.merge.alignment import Alignment
 from studio.merge.layout import Layout, is_buffer, is_head
 from studio.merge.plan import TensorJob
+from studio.merge.tokens.alignment import Alignment
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS
 from studio.weights.header import TensorInfo

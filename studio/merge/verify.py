@@ -9,8 +9,8 @@ from studio.errors import StudioError
 from studio.merge import report
 from studio.merge.compare import value_of
 from studio.merge.layout import Layout, is_head
-from studio.merge.recipe_dump import fingerprint as recipe_fingerprint
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_dump import fingerprint as recipe_fingerprint
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
 from studio.weights.header import TensorInfo, read_header

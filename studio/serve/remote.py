@@ -7,12 +7,12 @@ from dataclasses import replace
 import httpx2
 
 from studio.errors import StudioError
-from studio.serve.board import Board
 from studio.serve.endpoint import Address, Endpoint, reason_of
 from studio.serve.engine import Identity
-from studio.serve.exchange import Exchange
-from studio.serve.meter import Meter
 from studio.serve.probe import probe
+from studio.serve.processes.board import Board
+from studio.serve.processes.exchange import Exchange
+from studio.serve.processes.meter import Meter
 
 LOOK_SECONDS = 2.0
 

@@ -5,24 +5,24 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.serve.fleet import Fleet
+from studio.serve.processes.fleet import Fleet
 from studio.settings import Settings
 from studio.ui.access import Access
-from studio.ui.bases import Bases
-from studio.ui.blind_form import Form
-from studio.ui.blind_tab import BlindDesk, blind_tab
-from studio.ui.generation import Generations
-from studio.ui.jobs import STUDIO, MergeJobs
+from studio.ui.blind.form import Form
+from studio.ui.blind.generation import Generations
+from studio.ui.blind.raters import Raters
+from studio.ui.blind.rating import RatingDesk
+from studio.ui.blind.reading import ReadingDesk
+from studio.ui.blind.tab import BlindDesk, blind_tab
+from studio.ui.blind.trials import Trials
 from studio.ui.launch import head, launch
-from studio.ui.library import Library
-from studio.ui.merge_tab import MergeDesk, merge_tab
-from studio.ui.raters import Raters
-from studio.ui.rating import RatingDesk
-from studio.ui.reading import ReadingDesk
-from studio.ui.serve_tab import ServeDesk, serve_tab
-from studio.ui.trials import Trials
-from studio.ui.try_desk import TryDesk
-from studio.ui.tuning import Tuner
+from studio.ui.merge.bases import Bases
+from studio.ui.merge.jobs import STUDIO, MergeJobs
+from studio.ui.merge.library import Library
+from studio.ui.merge.tab import MergeDesk, merge_tab
+from studio.ui.merge.tuning import Tuner
+from studio.ui.serve.tab import ServeDesk, serve_tab
+from studio.ui.serve.try_desk import TryDesk
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from studio.merge.plan import Options
 from studio.merge.preflight import check
-from studio.merge.recipe_dump import dump_recipe
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_dump import dump_recipe
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.run import merge
 from tests.checkpoints import Toy
 from tests.conformance import oracle

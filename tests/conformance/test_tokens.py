@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from studio.merge.recipe_dump import dump_recipe
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_dump import dump_recipe
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from tests.checkpoints import write_checkpoint, write_tokenizer
 from tests.conformance.cases import F32, Case, Data, on_base, stage
 from tests.conformance.conftest import (

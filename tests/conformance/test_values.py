@@ -13,7 +13,7 @@ import yaml
 from studio.errors import StudioError
 from studio.merge.coefficients import settings_of
 from studio.merge.layout import Layout
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from tests.checkpoints import Toy, write_checkpoint
 from tests.conformance.conftest import run_mergekit
 

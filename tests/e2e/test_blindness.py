@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Page, Request, expect
+from tests.ui.test_rating import ASKED, text_by_side, two_secrets
 
 from studio.arena.prompts import Prompt
 from tests.e2e.blind_client import BlindClient
@@ -21,7 +22,6 @@ from tests.e2e.conftest import Visited
 from tests.e2e.recorder import Recorder
 from tests.e2e.test_blind_tab import rate, settle
 from tests.ui.canned import canned_trial, plain, prompts
-from tests.ui.test_rating import ASKED, text_by_side, two_secrets
 
 CANARIES = ("zyxomma-merge-7b", "quokkaline-70b")
 MINE = re.compile('"fn_name": ?"(?:join|item|vote)"')

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from studio.serve.proc_table import belonging
+from studio.serve.processes.proc_table import belonging
 from tests.e2e.conftest import TOKEN, Visited
 from tests.e2e.test_merge_tab import NAMELESS, TOO_WIDE
 

@@ -14,7 +14,7 @@ from studio.arena.prompts import Prompt, load_prompts
 from studio.arena.sitting import Sitting
 from studio.merge import dump_recipe, load_recipe
 from studio.merge.recipe import anchors, with_anchors
-from studio.serve.proc_table import belonging
+from studio.serve.processes.proc_table import belonging
 from tests.test_architecture import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

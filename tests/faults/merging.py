@@ -13,7 +13,7 @@ from studio.merge.journal import NAME as JOURNAL
 from studio.merge.output import partial_folder
 from studio.merge.plan import Options, Plan
 from studio.merge.preflight import check
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from tests.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).parents[2]

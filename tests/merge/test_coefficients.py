@@ -7,7 +7,7 @@ from studio.errors import StudioError
 from studio.merge.coefficients import StageMix, settings_of, solve
 from studio.merge.layout import Layout
 from studio.merge.recipe import Recipe
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from tests.checkpoints import Toy
 
 HOUSE = """\

@@ -9,7 +9,7 @@ from studio.chat_template import named
 from studio.errors import StudioError
 from studio.merge import companions
 from studio.merge.companions import write_companions
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from tests.merge.finished import TOKENIZER, Finished, finish, write_model
 
 

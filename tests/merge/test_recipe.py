@@ -7,8 +7,8 @@ import pytest
 from studio.errors import StudioError
 from studio.merge.gradient import constant
 from studio.merge.recipe import Input, Recipe, Slice, Stage, anchors, ordered, with_anchors
-from studio.merge.recipe_dump import fingerprint
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_dump import fingerprint
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TUNED = """\

@@ -11,8 +11,8 @@ from studio import __version__
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import Layout
 from studio.merge.plan import Plan, ShardJob, TensorJob
-from studio.merge.recipe_dump import fingerprint
-from studio.merge.recipe_yaml import load_recipe
+from studio.merge.recipe_files.recipe_dump import fingerprint
+from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.report import Report, make_report, report_text
 from tests.merge.finished import SHAPES, Finished, finish, write_model
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from studio.errors import StudioError
 from studio.merge import mixing
 from studio.merge import run as run_module
+from studio.merge.geometry.measure import exact_preview, measure
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.journal import Journal
-from studio.merge.measure import exact_preview, measure
 from studio.merge.output import partial_folder
 from studio.merge.plan import Plan
 from studio.merge.run import Progress, merge

@@ -9,7 +9,7 @@ import pytest
 
 from studio.errors import StudioError
 from studio.merge.companions import write_companions
-from studio.merge.recipe_dump import fingerprint
+from studio.merge.recipe_files.recipe_dump import fingerprint
 from studio.merge.verify import verify
 from studio.weights.header import read_header
 from studio.weights.writer import digest_file

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from studio.serve.endpoint import Endpoint
-from studio.serve.fleet import Fleet
-from studio.serve.spec import ModelSpec
-from studio.serve.state import EngineState
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.spec import ModelSpec
+from studio.serve.processes.state import EngineState
 from tests.serve.engines import DEMO, MODEL, ready
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from studio.serve.fleet import Fleet
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
-from studio.serve.spec import ModelSpec
 from tests.test_architecture import ROOT
 
 DEMO = ROOT / "demo" / "models"

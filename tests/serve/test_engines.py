@@ -10,8 +10,8 @@ import pytest
 
 from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
+from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
-from studio.serve.state import EngineState
 from tests.serve.engines import (
     END,
     MODEL,

@@ -9,11 +9,11 @@ import torch
 from studio.errors import StudioError
 from studio.serve.embedded.drawing import next_token
 from studio.serve.engine import Completion, Identity, Piece, Prompt
-from studio.serve.fleet import Fleet
 from studio.serve.probe import probe
-from studio.serve.process import free_port
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.process import free_port
+from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
-from studio.serve.spec import ModelSpec
 from tests.serve.engines import QUESTION
 
 WORDS = 40

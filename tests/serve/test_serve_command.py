@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from studio.serve.proc_table import belonging
+from studio.serve.processes.proc_table import belonging
 from tests.serve.engines import DEMO, QUESTION, greedy, text_of
 from tests.test_architecture import ROOT
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from studio.errors import StudioError
 from studio.serve.engine import EngineGone
-from studio.serve.fleet import Fleet
 from studio.serve.gate import MODEL_HEADER
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
-from studio.serve.state import EngineState
 from tests.checkpoints import write_checkpoint
 from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, text_of
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from studio.serve import keeper
-from studio.serve.fleet import Fleet
-from studio.serve.proc_table import PROC, belonging, shared_memory
+from studio.serve.processes import keeper
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.proc_table import PROC, belonging, shared_memory
+from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
-from studio.serve.spec import ModelSpec
 from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, logprobs, ready, text_of, tokenizer
 from tests.test_architecture import ROOT
 
@@ -29,7 +29,7 @@ def titles(log: Path) -> dict[str, int]:
     found = {}
     for pid in belonging(log):
         line = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        if "studio.serve.tether" in line:
+        if "studio.serve.processes.tether" in line:
             found["tether"] = pid
         elif "api_server" in line:
             found["server"] = pid
@@ -41,8 +41,8 @@ def titles(log: Path) -> dict[str, int]:
 STUDIO = """
 import sys, time
 from pathlib import Path
-from studio.serve.fleet import Fleet
-from studio.serve.spec import ModelSpec
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.spec import ModelSpec
 fleet = Fleet(Path(sys.argv[1]))
 name = fleet.start(ModelSpec(model=sys.argv[2], tensor_parallel_size=2))
 state = fleet.wait(name, ("ready", "failed"), 240)

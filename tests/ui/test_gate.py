@@ -11,8 +11,8 @@ import pytest
 
 from studio.settings import Settings
 from studio.ui.app import Studio, build
-from studio.ui.presets import presets
-from studio.ui.recipe_json import recipe_to_json
+from studio.ui.merge.presets import presets
+from studio.ui.merge.recipe_json import recipe_to_json
 from tests.e2e.conftest import STAND_IN, free_port
 
 TOKEN = "a token for the tests"

@@ -1,0 +1,1 @@
+"""Recipes as mergekit's YAML: read strictly, written canonically."""

@@ -1,0 +1,1 @@
+"""Merging by token: vocabularies beside each other, and rows mixed by what they mean."""

@@ -1,0 +1,116 @@
+"""The model an engine is to load: its folder on this machine, and what can be told beforehand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.errors import StudioError
+from studio.serve.engine import Identity
+from studio.serve.processes.spec import ModelSpec
+from studio.serve.processes.vllm_command import Machine
+from studio.weights import Checkpoint, hub
+from studio.weights.fingerprint import fingerprint
+from studio.weights.strict_json import read_object
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model on this machine.
+
+    `reloads`: it is a plain checkpoint, whose weights can be put in place of another's.
+    `quantisation`: how the files themselves are packed, by their own config. `begin`: the text of
+    the begin token, which a rendered prompt may hold already.
+    """
+
+    path: Path
+    fingerprint: str
+    reloads: bool
+    quantisation: str | None = None
+    begin: str | None = None
+    heads: int | None = None
+    dtype: str | None = None
+
+
+def model_files(model: str) -> ModelFiles:
+    """The model of that name, fetched if it is not here; raises StudioError if it is not whole."""
+    path = hub.all_files(model).resolve()
+    config = read_object(path / "config.json")
+    packed = config.get("quantization_config")
+    heads = config.get("num_attention_heads")
+    begin = _begin(path)
+    dtype = next((str(v) for k in ("dtype", "torch_dtype") if (v := config.get(k))), None)
+    if packed:
+        method = packed.get("quant_method") if isinstance(packed, dict) else None
+        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
+        mark = fingerprint([path / "config.json", *files])
+        return ModelFiles(path, mark, False, str(method or "unknown"), begin, _whole(heads), dtype)
+    checkpoint = Checkpoint.open(path, model)
+    return ModelFiles(path, checkpoint.fingerprint(), True, None, begin, _whole(heads), dtype)
+
+
+def check(spec: ModelSpec, files: ModelFiles) -> None:
+    """Raise StudioError for what vLLM would refuse after half a minute."""
+    size = spec.tensor_parallel_size
+    if files.heads is not None and files.heads % size:
+        raise StudioError(
+            f"{spec.name}: its {files.heads} attention heads cannot be shared evenly by {size} "
+            f"ranks; use a tensor parallel size that divides {files.heads}"
+        )
+    if files.quantisation is not None and spec.quantisation is not None:
+        raise StudioError(
+            f"{spec.name}: its files are quantised already ({files.quantisation}); start it "
+            f"without {spec.quantisation}"
+        )
+    if files.quantisation is not None and spec.engine == "embedded":
+        raise StudioError(
+            f"{spec.name}: quantised ({files.quantisation}); the embedded engine cannot run it, "
+            "use vllm"
+        )
+
+
+def resolved_dtype(spec: ModelSpec, files: ModelFiles, machine: Machine) -> str:
+    """What the engine is to compute in: as asked, else as the files, else what is safe here.
+
+    float32 files are computed in bfloat16 on a GPU. On a CPU the embedded engine always takes
+    float32, and vLLM does where its bfloat16 cannot be trusted.
+    """
+    if spec.dtype != "auto":
+        return spec.dtype
+    if not machine.has_gpu and (spec.engine == "embedded" or not machine.safe_bfloat16):
+        return "float32"
+    if files.dtype in ("bfloat16", "float16"):
+        return files.dtype
+    return "bfloat16" if machine.has_gpu else "float32"
+
+
+def reloads_in_place(spec: ModelSpec, files: ModelFiles) -> bool:
+    """Whether other weights can be put into an engine with these.
+
+    On-line quantisation packs weights as they come: replacing those is untried.
+    """
+    return files.reloads and spec.quantisation is None
+
+
+def identity_of(spec: ModelSpec, files: ModelFiles) -> Identity:
+    """Who answers, if an engine made as `spec` says has these files in it."""
+    return Identity(
+        label=spec.name,
+        engine=spec.engine,
+        dtype=spec.dtype,
+        quantisation=spec.quantisation or files.quantisation,
+        fingerprint=files.fingerprint,
+        tensor_parallel_size=spec.tensor_parallel_size,
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _begin(path: Path) -> str | None:
+    file = path / "tokenizer_config.json"
+    token = read_object(file).get("bos_token") if file.is_file() else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) and token else None

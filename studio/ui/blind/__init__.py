@@ -1,0 +1,1 @@
+"""The Blind tab, and the page that only rates."""

@@ -1,0 +1,171 @@
+"""From the page's form to a trial's design, and what there is to choose from."""
+
+import base64
+import binascii
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from studio.arena.cards import read_card
+from studio.arena.design import Design
+from studio.arena.design_yaml import design_from_data
+from studio.arena.ledger import Ledger, prompt_hash
+from studio.arena.power import plan
+from studio.arena.prompts import Prompt, choose, load_prompts
+from studio.errors import StudioError
+from studio.serve.sampling import PRESETS
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "prompts"
+DEMO_MODELS = ROOT / "demo" / "models"
+LARGEST_UPLOAD = 900_000
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}\.(?:yaml|yml|jsonl|csv)")
+_FIELDS = (
+    "name", "project", "models", "primary", "compare", "prompts", "categories", "sealed",
+    "sensitive", "sampling", "draws", "votes_per_prompt", "raters", "reveal", "scores", "expect",
+    "expect_ties", "alpha", "seen_prompts",
+)  # fmt: skip
+
+
+class Form:
+    """What a trial can be made of: prompt files, models and sampling presets.
+
+    `uploads`: where uploaded prompt files are kept; `merges`: where finished merges are.
+    """
+
+    def __init__(self, uploads: Path, merges: Path) -> None:
+        self._uploads, self._merges = uploads, merges
+
+    def choices(self) -> dict[str, Any]:
+        """Everything the form offers."""
+        return {
+            "prompts": [self._about(path) for path in self._files()],
+            "models": self._models(),
+            "presets": {name: sampling.as_data() for name, sampling in PRESETS.items()},
+        }
+
+    def design(self, data: object) -> tuple[Design, list[Prompt]]:
+        """The design that the form describes, and its prompts; raises StudioError otherwise."""
+        if not isinstance(data, dict):
+            raise StudioError("the form is an object of named values")
+        if strange := [key for key in data if key not in _FIELDS]:
+            raise StudioError(f'"{str(strange[0])[:40]}" is no field of the form')
+        files = data.get("prompts")
+        if not isinstance(files, list) or not files:
+            raise StudioError("choose at least one file of prompts")
+        prompts = load_prompts(*[self._file(name) for name in files])
+        sampling = data.get("sampling", "careful")
+        if not isinstance(sampling, str) or sampling not in PRESETS:
+            raise StudioError(f"sampling: choose one of {', '.join(PRESETS)}")
+        values = PRESETS[sampling].as_data()
+        del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
+        design = design_from_data({**data, "sampling": {"preset": sampling, **values}})
+        if not (some := chosen(design, prompts)):
+            raise StudioError("none of the prompts fits this choice; choose more of them")
+        return design, some
+
+    def planned(self, data: object, ledger: Ledger) -> dict[str, Any]:
+        """What the trial can be expected to find, how much work it is, what its project may still
+        spend, and how many of its prompts were seen before."""
+        design, prompts = self.design(data)
+        account = ledger.account(design.project)
+        told = plan(design, len(prompts))
+        pairs = len(design.comparisons)
+        return {
+            "sentence": told.sentence(),
+            "power": told.power,
+            "prompts": len(prompts),
+            "votes": told.votes * pairs,
+            "answers": len(design.used_models) * len(prompts) * design.draws,
+            "pairs": [list(pair) for pair in design.comparisons],
+            "left": account.left,
+            "seen": sum(prompt_hash(prompt) in account.burnt for prompt in prompts),
+        }
+
+    def upload(self, name: object, text: object) -> dict[str, Any]:
+        """Keep a file of prompts; raises StudioError with the line of what is wrong in it."""
+        if not isinstance(name, str) or not _FILE.fullmatch(name):
+            raise StudioError(
+                "a prompt file is named with letters, digits, dots and dashes and ends in .yaml, "
+                ".jsonl or .csv"
+            )
+        if not isinstance(text, str) or len(text.encode()) > LARGEST_UPLOAD:
+            raise StudioError(f"a prompt file has at most {LARGEST_UPLOAD:,} bytes")
+        if (SHIPPED / name).exists():
+            raise StudioError(f"{name} is the name of a file of the studio; choose another")
+        return self._keep(name, text)
+
+    def upload_card(
+        self, name: object, data: object, requests: object, user: object
+    ) -> dict[str, Any]:
+        """Make a prompt file of a character card: one prompt for each of the user's `requests`.
+
+        `data`: the card, or of a PNG what it holds beside the picture, in base64.
+        """
+        if not isinstance(requests, list) or not all(isinstance(each, str) for each in requests):
+            raise StudioError("what is said to the character is a list of texts")
+        said = [each.strip() for each in requests if each.strip()]
+        if not said or not isinstance(user, str):
+            raise StudioError("say something to the character: one prompt is made of each line")
+        try:
+            card = read_card(base64.b64decode(str(data), validate=True), str(name)[:100])
+        except binascii.Error as error:
+            raise StudioError("the card arrived damaged; try again") from error
+        prompts = card.prompts(said, user.strip() or "User")
+        stem = prompts[0].id.rpartition("-")[0]
+        text = "".join(json.dumps(prompt.as_data()) + "\n" for prompt in prompts)
+        return self._keep(f"{stem}.jsonl", text) | {"notes": list(card.notes)}
+
+    def _keep(self, name: str, text: str) -> dict[str, Any]:
+        self._uploads.mkdir(parents=True, exist_ok=True)
+        partial = self._uploads / f".new-{name}"
+        partial.write_text(text, encoding="utf-8")
+        try:
+            load_prompts(partial)
+        except StudioError as error:
+            partial.unlink()
+            raise StudioError(str(error).replace(str(partial), name)) from error
+        partial.replace(self._uploads / name)
+        return self._about(self._uploads / name)
+
+    def _files(self) -> list[Path]:
+        shipped = sorted(SHIPPED.glob("*.yaml"), key=lambda path: (path.stem != "demo", path.name))
+        mine = sorted(p for p in self._uploads.glob("*") if _FILE.fullmatch(p.name))
+        return [*shipped, *mine]
+
+    def _file(self, name: object) -> Path:
+        found = {path.name: path for path in self._files()}
+        if name not in found:
+            raise StudioError(f"there are no prompts named {str(name)[:80]!r}")
+        return found[str(name)]
+
+    def _about(self, path: Path) -> dict[str, Any]:
+        try:
+            prompts = load_prompts(path)
+        except StudioError as error:
+            return {"file": path.name, "problem": str(error), "categories": {}}
+        return {
+            "file": path.name,
+            "categories": dict(Counter(prompt.category for prompt in prompts)),
+            "sealed": sum(prompt.sealed for prompt in prompts),
+            "sensitive": sum(prompt.sensitive for prompt in prompts),
+        }
+
+    def _models(self) -> list[dict[str, str]]:
+        merges = sorted(self._merges.glob("*/merge-report.json"), key=lambda p: -p.stat().st_mtime)
+        folders = [path.parent for path in merges if not path.parent.name.endswith(".partial")]
+        found = [{"label": folder.name, "source": str(folder)} for folder in folders[:30]]
+        demo = [path.parent for path in sorted(DEMO_MODELS.glob("*/config.json"))]
+        return found + [{"label": f"demo-{m.name}", "source": str(m)} for m in demo]
+
+
+def chosen(design: Design, prompts: list[Prompt]) -> list[Prompt]:
+    """Those of the prompts that the design uses."""
+    return choose(
+        prompts,
+        sensitive=design.sensitive,
+        sealed=design.sealed,
+        categories=design.categories or None,
+    )

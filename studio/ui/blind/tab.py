@@ -1,0 +1,127 @@
+"""The Blind tab: trials to set up, to rate and to read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from studio.arena.ledger import Ledger
+from studio.ui.access import Access, answers
+from studio.ui.blind.form import Form
+from studio.ui.blind.generation import Generation, Generations
+from studio.ui.blind.rating import RatingDesk
+from studio.ui.blind.reading import ReadingDesk
+from studio.ui.blind.trials import Trials, standing_as_data
+from studio.ui.theme import script
+
+SCRIPTS = (
+    "dom.js", "plot.js", "blind_text.js", "blind_rate.js", "blind_setup.js", "blind_results.js",
+    "blind.js",
+)  # fmt: skip
+Request = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+class BlindDesk:
+    """What the owner's page can ask for; what a rater's page asks for is the RatingDesk's."""
+
+    def __init__(
+        self, access: Access, trials: Trials, form: Form, generations: Generations
+    ) -> None:
+        self.access, self.trials = access, trials
+        self.form, self.generations = form, generations
+
+    def trials_now(self, request: Request) -> Answer:
+        """Which trials there are, and for the owner how the making of answers stands.
+
+        The list names no model: whoever looks at it may be about to rate.
+        """
+        token = request.get("token")
+        is_owner = self.access.is_owner(token)
+        found = self.trials.standings(token)
+        return {
+            "access": self.access.describe(token),
+            "trials": [standing_as_data(standing, is_owner=is_owner) for standing in found],
+            "generation": _shown(self.generations.snapshot()) if is_owner else None,
+        }
+
+    def choices(self, request: Request) -> Answer:
+        """What a trial can be made of."""
+        self._require_owner(request, "setting up a trial")
+        return self.form.choices()
+
+    def plan(self, request: Request) -> Answer:
+        """What a trial can be expected to find, before anything is decided."""
+        self._require_owner(request, "planning")
+        return self.form.planned(request.get("design"), Ledger(self.trials.folder))
+
+    def upload(self, request: Request) -> Answer:
+        """A file of prompts."""
+        self._require_owner(request, "uploading")
+        return self.form.upload(request.get("file"), request.get("text"))
+
+    def upload_card(self, request: Request) -> Answer:
+        """A character card, with what is said to the character."""
+        self._require_owner(request, "uploading")
+        data, requests = request.get("data"), request.get("requests")
+        return self.form.upload_card(request.get("file"), data, requests, request.get("user"))
+
+    def create(self, request: Request) -> Answer:
+        """Fix a design; from now on it can only be amended."""
+        self._require_owner(request, "setting up a trial")
+        trial = self.trials.create(*self.form.design(request.get("design")))
+        return {"name": trial.design.name, "hash": trial.hash}
+
+    def add_pack(self, request: Request) -> Answer:
+        """A trial that was made elsewhere, to be rated here."""
+        self._require_owner(request, "adding a pack")
+        return {"name": self.trials.add_pack(request.get("data"))}
+
+    def generate(self, request: Request) -> Answer:
+        """Make the answers that a trial lacks."""
+        self._require_owner(request, "generating")
+        folder = self.trials.path(request.get("trial"))
+        engine, gpus = str(request.get("engine", "")), request.get("gpus", 1)
+        return _shown(self.generations.start(folder, engine, gpus))
+
+    def cancel(self, request: Request) -> Answer:
+        """Stop making answers."""
+        self._require_owner(request, "cancelling")
+        if request.get("number") == self.generations.snapshot().number:
+            self.generations.cancel()
+        return _shown(self.generations.snapshot())
+
+    def open_to_raters(self, request: Request) -> Answer:
+        """Let everyone who reaches the studio rate a trial, or no longer."""
+        self._require_owner(request, "opening a trial")
+        self.trials.set_open(request.get("trial"), request.get("open") is True)
+        return {}
+
+    def _require_owner(self, request: Request, what: str) -> None:
+        self.access.require_owner(request.get("token"), what)
+
+
+def _shown(generation: Generation) -> Answer:
+    # What a process says beside its data may name models: only a failure is worth that.
+    talk = list(generation.talk[-12:]) if generation.state == "failed" else []
+    return asdict(generation) | {"seconds": round(generation.seconds, 1), "talk": talk}
+
+
+def blind_tab(
+    desk: BlindDesk, rating: RatingDesk, reading: ReadingDesk, *, rating_only: bool = False
+) -> gr.HTML:
+    """The tab's one component; with `rating_only` nobody is offered to set up a trial."""
+    handlers: tuple[Callable[[Request], Answer], ...] = (
+        desk.trials_now, desk.choices, desk.plan, desk.upload, desk.upload_card, desk.create,
+        desk.add_pack, desk.generate, desk.cancel, desk.open_to_raters, rating.join, rating.item,
+        rating.vote, rating.skip, rating.undo, rating.reveal, reading.results, reading.download,
+    )  # fmt: skip
+    return gr.HTML(
+        value={"rating_only": rating_only},
+        html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
+        js_on_load=script(*SCRIPTS),
+        server_functions=[answers(handler) for handler in handlers],
+        elem_id="blind-tab",
+        apply_default_css=False,
+    )

@@ -1,0 +1,1 @@
+"""The Merge tab: tuning, the recipe library, and merges under way."""

@@ -1,0 +1,1 @@
+"""The Serve tab: plans, engines, and a small chat."""

@@ -1,0 +1,169 @@
+"""What the form of a new trial offers, plans and refuses."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.arena.ledger import Ledger
+from studio.errors import StudioError
+from studio.settings import Settings
+from studio.ui.access import Access
+from studio.ui.blind.form import Form
+from studio.ui.blind.trials import Trials
+
+FILLED: dict[str, Any] = {
+    "name": "t1",
+    "project": "tests",
+    "models": [
+        {"label": "one", "source": "demo/models/instruct", "prompt_format": None},
+        {"label": "two", "source": "demo/models/story", "prompt_format": "alpaca"},
+    ],
+    "primary": ["one", "two"],
+    "compare": "primary",
+    "prompts": ["demo.yaml"],
+    "categories": ["story"],
+    "sealed": None,
+    "sensitive": False,
+    "sampling": "careful",
+    "draws": 3,
+    "votes_per_prompt": 1,
+    "raters": 1,
+    "reveal": "end",
+    "scores": [],
+    "expect": 0.65,
+    "expect_ties": 0.3,
+    "alpha": 0.05,
+    "seen_prompts": False,
+}
+PROMPTS = "- {id: x, category: c, prompt: Sing of a river.}\n"
+
+
+@pytest.fixture
+def form(tmp_path: Path) -> Form:
+    return Form(tmp_path / "prompts", tmp_path / "merges")
+
+
+def test_form_offers_what_is_there(form: Form, tmp_path: Path) -> None:
+    (tmp_path / "merges" / "mine").mkdir(parents=True)
+    (tmp_path / "merges" / "mine" / "merge-report.json").write_text("{}")
+    form.upload("mine.yaml", PROMPTS)
+    choices = form.choices()
+    assert choices["prompts"][0]["file"] == "demo.yaml"
+    assert choices["prompts"][0]["categories"] == {"instruction": 32, "story": 8, "roleplay": 8}
+    assert choices["prompts"][-1] == {
+        "file": "mine.yaml", "categories": {"c": 1}, "sealed": 0, "sensitive": 0,
+    }  # fmt: skip
+    assert [model["label"] for model in choices["models"]] == [
+        "mine", "demo-base", "demo-instruct", "demo-roleplay", "demo-story",
+    ]  # fmt: skip
+
+
+def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
+    design, prompts = form.design(FILLED)
+    assert (design.name, design.primary, len(prompts)) == ("t1", ("one", "two"), 8)
+    assert design.models[1].prompt_format == "alpaca"
+    assert design.sampling["preset"] == "careful" and design.sampling["temperature"] == 0.7
+    assert not {"seed", "max_tokens"} & set(design.sampling)
+    ledger = Ledger(tmp_path)
+    planned = form.planned(FILLED, ledger)
+    assert (planned["prompts"], planned["votes"], planned["answers"]) == (8, 8, 48)
+    assert planned["sentence"].startswith("8 votes on 8 prompts at 30% ties find a true 65%")
+    assert (planned["left"], planned["seen"]) == (0.05, 0)
+    ledger.burn(design, prompts[:3], "results read")
+    assert form.planned(FILLED, ledger)["seen"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "T 1"}, "use lower-case letters, digits and dashes"),
+        ({"prompts": []}, "choose at least one file of prompts"),
+        ({"prompts": ["../secrets.yaml"]}, "there are no prompts named '../secrets.yaml'"),
+        ({"categories": ["poem"]}, "none of the prompts fits this choice"),
+        ({"sampling": "hot"}, "sampling: choose one of"),
+        ({"draws": 1}, "use at least 3, or alpha: 0"),
+        ({"primary": ["one", "three"]}, '"three" is none of the models'),
+        ({"seed": 3}, '"seed" is no field of the form'),
+        ({"exclusions": {}}, '"exclusions" is no field of the form'),
+        ({"models": [{"label": "=1", "source": "x"}] * 2}, "cannot be a model's label"),
+    ],
+)
+def test_form_refuses(form: Form, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudioError, match=message):
+        form.design({**FILLED, **change})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mine.yaml", "- {id: x}\n", '^mine.yaml, line 1: "category" is missing'),
+        ("../mine.yaml", PROMPTS, "a prompt file is named with letters"),
+        (".mine.yaml", PROMPTS, "a prompt file is named with letters"),
+        ("mine.txt", PROMPTS, "a prompt file is named with letters"),
+        ("demo.yaml", PROMPTS, "the name of a file of the studio"),
+        ("mine.yaml", "x" * 1_000_000, "at most 900,000 bytes"),
+        ("mine.yaml", 3, "at most 900,000 bytes"),
+    ],
+)
+def test_upload_refuses(form: Form, tmp_path: Path, name: str, text: Any, message: str) -> None:
+    with pytest.raises(StudioError, match=message):
+        form.upload(name, text)
+    assert not list((tmp_path / "prompts").glob("*"))
+
+
+def test_trial_is_created_once_and_within_its_budget(form: Form, tmp_path: Path) -> None:
+    trials = Trials(tmp_path / "trials", Access(Settings()))
+    trials.create(*form.design(FILLED))
+    (standing,) = trials.standings(None)
+    assert (standing.name, standing.answers, standing.needed) == ("t1", 0, 48)
+    assert not standing.is_ready
+    with pytest.raises(StudioError, match='a trial named "t1" exists'):
+        trials.create(*form.design(FILLED))
+    with pytest.raises(StudioError, match="has 0 of its error budget of 0.05 left"):
+        trials.create(*form.design({**FILLED, "name": "t2"}))  # the budget of 5 % is spent
+    trials.create(*form.design({**FILLED, "name": "t2", "alpha": 0}))
+    assert [standing.name for standing in trials.standings(None)] == ["t1", "t2"]
+
+
+def test_trial_that_was_tampered_with_is_shown_with_its_problem(form: Form, tmp_path: Path) -> None:
+    trials = Trials(tmp_path / "trials", Access(Settings()))
+    trials.create(*form.design(FILLED))
+    fixed = tmp_path / "trials" / "t1" / "design.json"
+    fixed.write_text(fixed.read_text().replace('"draws": 3', '"draws": 4'))
+    (standing,) = trials.standings(None)
+    assert not standing.is_ready and "was changed after the trial was fixed" in standing.problem
+
+
+CARD = base64.b64encode(
+    json.dumps({"name": "Mira", "first_mes": "Hm?", "alternate_greetings": ["Oh."]}).encode()
+).decode()
+
+
+def test_card_becomes_a_file_of_prompts(form: Form) -> None:
+    made = form.upload_card("mira.png", CARD, ["Who are you?", " ", "Where is {{char}}?"], "Tom")
+    assert made == {
+        "file": "mira.jsonl", "categories": {"role-play": 2}, "sealed": 0, "sensitive": 0,
+        "notes": ["not used: its other greetings"],
+    }  # fmt: skip
+    _, prompts = form.design({**FILLED, "prompts": ["mira.jsonl"], "categories": []})
+    assert [prompt.messages[-1].content for prompt in prompts] == ["Who are you?", "Where is Mira?"]
+
+
+@pytest.mark.parametrize(
+    ("data", "requests", "message"),
+    [
+        (CARD, ["  "], "say something to the character"),
+        (CARD, "Hi", "is a list of texts"),
+        ("!", ["Hi"], "the card arrived damaged"),
+        ("aGk=", ["Hi"], "card.png: neither a PNG nor a card"),
+        (CARD, ["{{roll:6}}"], "only {{char}} and {{user}} exist"),
+    ],
+)
+def test_card_that_cannot_be_used_is_refused(
+    form: Form, data: Any, requests: Any, message: str
+) -> None:
+    with pytest.raises(StudioError, match=message):
+        form.upload_card("card.png", data, requests, "")
