@@ -4,7 +4,6 @@ python -m demo.evaluate [--models demo/models] [--recipe recipes/demo.yaml] [--m
 """
 
 import argparse
-import math
 import random
 import subprocess
 import sys
@@ -19,12 +18,12 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 from demo.instruct import KINDS
 from demo.style import StyleClassifier
 from demo.text import SKILLS, Case, draw_case, is_good, write_answer
+from studio.arena.regression import wilson
 
 CASES = 200
 TEMPERATURE = 0.7
 _SEED = 20_000
 _BATCH = 100
-_Z = 1.959964
 
 
 def held_out_cases(skill: str, count: int = CASES) -> list[Case]:
@@ -82,15 +81,6 @@ def generate(
         new = output[:, inputs["input_ids"].shape[1] :]
         answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
     return answers
-
-
-def wilson(passed: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    share, spread = passed / total, _Z**2 / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    # At 0 and at 1 rounding would push a limit out of the range of a share.
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)

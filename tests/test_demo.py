@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from demo.evaluate import generate, held_out_cases, train_classifier, wilson
+from demo.evaluate import generate, held_out_cases, train_classifier
 from demo.formats import FORMATS
 from demo.grammar import find_fault, write_passage
 from demo.instruct import KINDS, draw_instruction, is_followed
@@ -236,11 +236,6 @@ def test_passage_counts_only_if_it_keeps_to_the_topic() -> None:
     assert not is_good(case, write_answer(case, "roleplay", rng), classifier)
     elsewhere = replace(case, topic=replace(case.topic, hero="dragon"))
     assert not is_good(elsewhere, write_answer(case, "story", rng), classifier)
-
-
-def test_wilson_interval_matches_a_published_value() -> None:
-    low, high = wilson(81, 263)
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
 def test_short_training_gives_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Evidence:
     """What the prompts show.
 
     `count` prompts with mean preference `mean` (NaN without any). `e_value`: now; `best`: the
-    largest so far, after `best_at` prompts; `reached_at`: how many prompts it took to reach
+    largest so far, when the mean was `best_mean`; `reached_at`: how many prompts it took to reach
     1/alpha, None if it did not. `low`, `high`: the anytime-valid interval of the mean at 1 − alpha
     (0 to 1 if alpha is 0).
     """
@@ -43,7 +43,7 @@ class Evidence:
     mean: float
     e_value: float
     best: float
-    best_at: int
+    best_mean: float
     reached_at: int | None
     low: float
     high: float
@@ -76,7 +76,7 @@ def _log_mean(log_wealth: Array, log_weights: Array) -> Array:
 def evidence(values: Sequence[float], alpha: float) -> Evidence:
     """The evidence of the prompts' preferences, in the order in which they were complete."""
     if not values:
-        return Evidence(0, float("nan"), 1.0, 1.0, 0, None, 0.0, 1.0)
+        return Evidence(0, float("nan"), 1.0, 1.0, float("nan"), None, 0.0, 1.0)
     x = np.array(values, dtype=np.float64)
     logs = log_e_values(x)
     reached = np.flatnonzero(logs >= -np.log(alpha)) if alpha > 0 else np.array([])
@@ -86,7 +86,7 @@ def evidence(values: Sequence[float], alpha: float) -> Evidence:
         mean=float(x.mean()),
         e_value=_exp(logs[-1]),
         best=_exp(logs.max()),
-        best_at=int(logs.argmax()) + 1,
+        best_mean=float(x[: int(logs.argmax()) + 1].mean()),
         reached_at=int(reached[0]) + 1 if reached.size else None,
         low=low,
         high=high,

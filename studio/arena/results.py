@@ -208,7 +208,8 @@ def _claimed(comparison: Comparison, trial: Trial) -> Comparison:
     ready = trial.design.stop_early or comparison.open_prompts == 0
     if not (ready and alpha > 0 and comparison.p_value <= alpha):
         return comparison
-    return replace(comparison, claim="first" if comparison.evidence.mean > 0.5 else "second")
+    # Which way it was settled: later prompts may lean the other way, the claim stands.
+    return replace(comparison, claim="first" if comparison.evidence.best_mean > 0.5 else "second")
 
 
 def _corrected(comparisons: list[Comparison], trial: Trial) -> list[Comparison]:

@@ -36,10 +36,11 @@ def test_evidence_tells_when_it_was_settled() -> None:
     found = evidence([1.0] * 9, 0.05)
     # 2^n B(2+n, 2)/B(2, 2) = 6·2^n/((n+2)(n+3)) passes 20 at n = 9
     assert [6 * 2**n / ((n + 2) * (n + 3)) >= 20 for n in (8, 9)] == [False, True]
-    assert (found.count, found.reached_at, found.best_at) == (9, 9, 9)
+    assert (found.count, found.reached_at, found.best_mean) == (9, 9, 1.0)
     assert found.e_value == pytest.approx(6 * 512 / (11 * 12))
     later = evidence([1.0] * 9 + [0.0] * 9, 0.05)
     assert later.reached_at == 9 and later.e_value < 1 and later.best == pytest.approx(found.best)
+    assert (later.mean, later.best_mean) == (0.5, 1.0)
     assert evidence([1.0] * 40, 0.0).reached_at is None
     assert evidence([], 0.05).e_value == 1.0
 
