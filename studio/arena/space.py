@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENTS = "requirements-rating.txt"
 TRIAL = "trial"
 # What the rating page does without: it neither merges nor serves. Of serve it needs the sampling.
-LEFT_OUT = {"merge", "serve", "weights", "cli"}
+LEFT_OUT = {"merge", "serve", "weights", "cli", "ui/app.py", "ui/merge", "ui/serve"}
 ALSO = ("serve/__init__.py", "serve/sampling.py")
 _README = """\
 ---
@@ -84,5 +84,6 @@ def _pinned(requirements: str, package: str) -> str:
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     """Which of a folder's entries stay behind: caches, and the rooms that rating does without."""
-    rooms = LEFT_OUT if Path(folder) == ROOT / "studio" else set()
-    return {name for name in names if name in rooms or name == "__pycache__"}
+    here = Path(folder).relative_to(ROOT / "studio")
+    left = {name for name in names if (here / name).as_posix() in LEFT_OUT}
+    return left | {"__pycache__"}

@@ -8,6 +8,7 @@ import gradio as gr
 from studio.serve.processes.fleet import Fleet
 from studio.settings import Settings
 from studio.ui.access import Access
+from studio.ui.background import STUDIO
 from studio.ui.blind.form import Form
 from studio.ui.blind.generation import Generations
 from studio.ui.blind.raters import Raters
@@ -17,7 +18,7 @@ from studio.ui.blind.tab import BlindDesk, blind_tab
 from studio.ui.blind.trials import Trials
 from studio.ui.launch import head, launch
 from studio.ui.merge.bases import Bases
-from studio.ui.merge.jobs import STUDIO, MergeJobs
+from studio.ui.merge.jobs import MergeJobs
 from studio.ui.merge.library import Library
 from studio.ui.merge.tab import MergeDesk, merge_tab
 from studio.ui.merge.tuning import Tuner
@@ -50,10 +51,10 @@ class Studio:
 
 
 def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
-    """The studio, ready to launch; `command` is what a merge and a check are started with."""
+    """The studio, ready to launch; `command` is what works in the background."""
     access = Access(settings)
     jobs = MergeJobs(settings.data_dir / "merges", command)
-    generations = Generations(command)
+    generations = Generations(settings.data_dir, command)
     fleet = Fleet(settings.data_dir / "engines")
     trials = Trials(settings.data_dir.absolute() / "trials", access)
     raters = Raters(settings.data_dir.absolute() / "raters")

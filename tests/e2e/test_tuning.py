@@ -11,8 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_files.recipe_yaml import load_recipe
+from studio.ui.background import STUDIO
 from studio.ui.merge.bases import Bases
-from studio.ui.merge.jobs import STUDIO
 from studio.ui.merge.presets import presets
 from studio.ui.merge.tuning import Tuner
 from tests.e2e.conftest import WITH_STAND_IN, Visited

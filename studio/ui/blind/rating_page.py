@@ -44,7 +44,8 @@ def build_rating(settings: Settings, pack: Path) -> RatingStudio:
     trials, raters = Trials(data / "trials", access), Raters(data / "raters")
     folder = open_pack(pack, trials.folder)
     trials.set_open(folder.name, True)
-    desk = BlindDesk(access, trials, Form(data / "prompts", data / "merges"), Generations())
+    form = Form(data / "prompts", data / "merges")
+    desk = BlindDesk(access, trials, form, Generations(data))
     with gr.Blocks(title="Blind comparison", analytics_enabled=False, fill_width=True) as page:
         head(access)
         rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters)

@@ -1,15 +1,15 @@
 """The Blind tab: trials to set up, to rate and to read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
 from studio.arena.ledger import Ledger
 from studio.ui.access import Access, answers
+from studio.ui.background import Job
 from studio.ui.blind.form import Form
-from studio.ui.blind.generation import Generation, Generations
+from studio.ui.blind.generation import Generations
 from studio.ui.blind.rating import RatingDesk
 from studio.ui.blind.reading import ReadingDesk
 from studio.ui.blind.trials import Trials, standing_as_data
@@ -102,10 +102,19 @@ class BlindDesk:
         self.access.require_owner(request.get("token"), what)
 
 
-def _shown(generation: Generation) -> Answer:
-    # What a process says beside its data may name models: only a failure is worth that.
-    talk = list(generation.talk[-12:]) if generation.state == "failed" else []
-    return asdict(generation) | {"seconds": round(generation.seconds, 1), "talk": talk}
+def _shown(job: Job) -> Answer:
+    return {
+        "number": job.number,
+        "state": job.state,
+        "trial": job.name,
+        "done": job.done,
+        "total": job.total,
+        "seconds": round(job.seconds, 1),
+        "left": job.left,
+        "error": job.error,
+        # What a process says beside its data may name models: only a failure is worth that.
+        "talk": list(job.talk[-12:]) if job.state == "failed" else [],
+    }
 
 
 def blind_tab(

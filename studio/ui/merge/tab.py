@@ -15,7 +15,8 @@ from studio.merge.recipe import Recipe
 from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.ui.access import Access, answers
-from studio.ui.merge.jobs import Job, MergeJobs
+from studio.ui.background import Job
+from studio.ui.merge.jobs import MergeJobs
 from studio.ui.merge.library import Library
 from studio.ui.merge.presets import presets, refuse_strange_models
 from studio.ui.merge.recipe_json import recipe_from_json, recipe_to_json
@@ -151,13 +152,14 @@ class MergeDesk:
             "total": job.total,
             "seconds": round(job.seconds, 1),
             "speed": job.speed,
-            "seconds_left": job.seconds_left,
+            "seconds_left": job.left,
         }
         if is_owner:  # names, paths and messages are not for visitors
-            shown |= {"name": job.name, "path": job.path, "tensor": job.tensor}
+            path = self.jobs.folder / job.name
+            shown |= {"name": job.name, "path": str(path), "tensor": job.item}
             shown |= {"error": job.error, "talk": list(job.talk[-12:])}
             if job.state == "done":
-                shown["report"] = read_report(Path(job.path))
+                shown["report"] = read_report(path)
             return {"job": shown, "results": results_in(self.jobs.folder)}
         return {"job": shown, "results": []}
 

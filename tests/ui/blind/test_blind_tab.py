@@ -26,7 +26,7 @@ TALKS = "import sys; print('starting left-model', file=sys.stderr); sys.exit({co
 
 def desk_of(folder: Path, code: int = 0) -> BlindDesk:
     access = Access(Settings(host="0.0.0.0", owner_token=TOKEN))
-    generations = Generations((sys.executable, "-c", TALKS.format(code=code)))
+    generations = Generations(folder, (sys.executable, "-c", TALKS.format(code=code)))
     form = Form(folder / "prompts", folder / "merges")
     return BlindDesk(access, Trials(folder / "trials", access), form, generations)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.ui.blind.generation import Generation, Generations
+from studio.ui.background import Job
+from studio.ui.blind.generation import Generations
 
 DONE = """
 import json, sys
-wanted = ["generate", FOLDER, "--json", "--tethered", "--engine", "embedded"]
-assert sys.argv[1:] == [*wanted, "--tensor-parallel-size", "2"], sys.argv
+wanted = ["generate", FOLDER, "--engine", "embedded", "--tensor-parallel-size", "2"]
+assert sys.argv[1:] == [*wanted, "--json", "--tethered"], sys.argv
 for done in range(3):
     print(json.dumps({"event": "progress", "done": done, "total": 2, "left": 2.0 - done}))
 print("a word beside the data", file=sys.stderr)
@@ -38,12 +39,12 @@ STUBBORN = SLOW.replace("signal.signal(signal.SIGTERM, stop)", "signal.signal(15
 
 def started(script: str, folder: Path) -> Generations:
     text = script.replace("FOLDER", repr(str(folder)))
-    generations = Generations((sys.executable, "-c", text))
+    generations = Generations(folder.parent, (sys.executable, "-c", text))
     generations.start(folder, "embedded", 2)
     return generations
 
 
-def ended(generations: Generations) -> Generation:
+def ended(generations: Generations) -> Job:
     end = time.monotonic() + 30
     while (now := generations.snapshot()).is_live:
         assert time.monotonic() < end
@@ -51,7 +52,7 @@ def ended(generations: Generations) -> Generation:
     return now
 
 
-def under_way(generations: Generations) -> Generation:
+def under_way(generations: Generations) -> Job:
     end = time.monotonic() + 30
     while not (now := generations.snapshot()).total:
         assert time.monotonic() < end and now.is_live
@@ -61,7 +62,7 @@ def under_way(generations: Generations) -> Generation:
 
 def test_generation_is_followed_to_its_end(tmp_path: Path) -> None:
     done = ended(started(DONE, tmp_path / "my-trial"))
-    assert (done.state, done.trial, done.done, done.total) == ("done", "my-trial", 2, 2)
+    assert (done.state, done.name, done.done, done.total) == ("done", "my-trial", 2, 2)
     assert (done.talk, done.error) == (("a word beside the data",), "")
 
 
@@ -103,4 +104,4 @@ def test_close_ends_a_process_that_does_not_listen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("engine", "gpus"), [("--help", 1), ("vllm", 0), ("vllm", True)])
 def test_generation_with_strange_wishes_is_refused(tmp_path: Path, engine: str, gpus: int) -> None:
     with pytest.raises(StudioError, match="choose one of the engines"):
-        Generations().start(tmp_path, engine, gpus)
+        Generations(tmp_path).start(tmp_path, engine, gpus)

@@ -84,7 +84,8 @@ def test_a_space_folder_holds_no_name_and_nothing_heavy(tmp_path: Path) -> None:
         assert trial.secret.hex() not in path.read_text(errors="replace")
     names = {path.relative_to(tmp_path / "space").as_posix() for path in files}
     assert {"app.py", "start.py", "README.md", "requirements.txt", "trial/pack.json"} <= names
-    assert not [name for name in names if name.startswith(("studio/merge/", "studio/weights/"))]
+    rooms = ("studio/merge/", "studio/weights/", "studio/ui/merge/", "studio/ui/serve/")
+    assert not [name for name in names if name.startswith(rooms)]
     front = (tmp_path / "space" / "README.md").read_text()
     assert front.startswith("---\ntitle: trial\n") and "sdk_version: 6." in front
     with pytest.raises(StudioError, match="exists and is not empty"):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.ui.merge.jobs import Job, MergeJobs, checked_name
+from studio.ui.background import Job
+from studio.ui.merge.jobs import MergeJobs, checked_name
 
 STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "stand_in.py"))
 ROOT = Path(__file__).parents[3]
@@ -57,18 +58,17 @@ def pid_of(jobs_folder: Path, name: str) -> int:
 def test_merge_reports_progress_and_ends_with_its_folder(jobs: MergeJobs) -> None:
     assert jobs.snapshot().state == "idle"
     started = jobs.start("a: recipe", "mine")
-    assert (started.state, started.number, started.recipe) == ("running", 1, "a: recipe")
+    assert (started.state, started.number, started.name) == ("running", 1, "mine")
     moving = wait(jobs, lambda job: job.done > 0 and job.speed is not None)
-    assert moving.total == 1_000_000 and moving.tensor.startswith("t") and moving.speed
+    assert moving.total == 1_000_000 and moving.item.startswith("t") and moving.speed
     # 200 000 bytes each 0.1 s, or later where the machine is busy
     assert 0 < moving.speed < 2_600_000
-    left = moving.seconds_left
-    assert left == pytest.approx((1_000_000 - moving.done) / moving.speed)
+    assert moving.left == pytest.approx((1_000_000 - moving.done) / moving.speed)
     done = wait(jobs, lambda job: not job.is_live)
     assert (done.state, done.done, done.seconds, done.error) == ("done", 1_000_000, 0.5, "")
-    assert Path(done.path) == jobs.folder / "mine" and Path(done.path).is_dir()
+    assert (jobs.folder / "mine").is_dir()
     assert (jobs.folder / ".recipes/mine.yaml").read_text() == "a: recipe"
-    assert done.seconds_left is None
+    assert done.left is None
 
 
 def test_second_merge_is_refused_while_one_runs_and_allowed_after(jobs: MergeJobs) -> None:
@@ -100,7 +100,7 @@ def test_crash_is_told_with_its_last_words(jobs: MergeJobs) -> None:
     job = wait(jobs, lambda job: not job.is_live)
     assert job.state == "failed" and "code 1" in job.error
     assert job.talk == ("Traceback: the disk is on fire",)
-    assert not Path(job.path).exists()
+    assert not (jobs.folder / "crash").exists()
 
 
 def test_refused_recipe_is_told_as_the_merge_said_it(jobs: MergeJobs) -> None:

@@ -18,8 +18,8 @@ from studio.merge.preflight import check
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.run import merge
+from studio.ui.background import STUDIO
 from studio.ui.merge.bases import Bases
-from studio.ui.merge.jobs import STUDIO
 from studio.ui.merge.measuring import Measuring
 from studio.ui.merge.presets import presets
 from studio.ui.merge.tuning import MOST_WAITING, Tuner
