@@ -8,7 +8,9 @@ from pathlib import Path
 from studio.errors import StudioError, nearest
 
 # These steer the tests and the set-up, not the studio.
-OF_THE_TOOLS = frozenset({"STUDIO_CHROMIUM", "STUDIO_MERGEKIT_VENV", "STUDIO_ARENA_RANK"})
+OF_THE_TOOLS = frozenset(
+    {"STUDIO_CHROMIUM", "STUDIO_MERGEKIT_VENV", "STUDIO_ARENA_RANK", "STUDIO_FASTCHAT"}
+)
 SHORTEST_TOKEN = 16
 
 
