@@ -160,9 +160,9 @@ def test_preview_shows_every_row_as_table_and_json(
         "norm",
         "head",
     ]
-    for part in ("one angle", "two angle", "final angle", "norm ratio", "°"):
+    for part in ("one angle", "two angle", "Result angle", "norm ratio", "°"):
         assert part in out
-    assert any(line.startswith("Overall mix: ") for line in table)
+    assert any(line.startswith("Overall mix, in weights: ") for line in table)
 
     code, out, _ = run(capsys, "preview", recipe, "--json")
     (found,) = lines(out)
@@ -170,7 +170,7 @@ def test_preview_shows_every_row_as_table_and_json(
     assert found["rows"] == ["embeddings", "layer 0", "layer 1", "norm", "head"]
     for row in found["shares"]:
         assert sum(row) == pytest.approx(1, abs=1e-5) and len(row) == 3
-    assert [stage["title"] for stage in found["stages"]] == ["one", "two", "final"]
+    assert [stage["title"] for stage in found["stages"]] == ["one", "two", "Result"]
     assert found["stages"][0]["values"]["t"] == [0.25, 0.25, 0.5, 0.25, 0.25]
     assert all(0 < degrees < 90 for degrees in found["stages"][0]["degrees"])
     assert len(found["norm_ratio"]) == len(found["similarity"]) == 5
@@ -383,7 +383,7 @@ def test_preview_of_task_vectors_needs_the_base(
     assert (found["space"], found["base"]) == ("task vectors", "a")
     assert found["overall"][0] == 0
     code, out, _ = run(capsys, "preview", recipe, "--base", "a")
-    assert code == 0 and "Of what changed against a: " in out
+    assert code == 0 and "Overall mix, in task vectors (what changed from a): " in out
     code, _, err = run(capsys, "preview", recipe, "--base", "./nowhere")
     assert code == 2 and "nowhere" in err
 

@@ -58,8 +58,8 @@ class Stage:
 
     @property
     def title(self) -> str:
-        """The name to show for this stage."""
-        return self.name or "final"
+        """The name to show for this stage: its own, or what the screen calls the last one."""
+        return self.name or "Result"
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,7 @@ def test_base_model_shows_what_changed_against_it(page: Page) -> None:
     page.get_by_label("Compare").select_option("demo/models/base")
     expect(page.get_by_text("in task-vector space")).to_be_visible(timeout=30_000)
     settled(page)
-    expect(page.locator(".ms-words")).to_contain_text("changed against")
+    expect(page.locator(".ms-words")).to_contain_text("what changed from")
     assert page.locator(".ms-legend strong").all_inner_texts() != before
     show(page, "Similarity")
     page.get_by_label("Similarity by layer: which").select_option("survives")

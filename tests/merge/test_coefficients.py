@@ -83,7 +83,7 @@ def test_stages_tell_their_models_values_and_angle() -> None:
     recipe, where = load_recipe(HOUSE), layout()
     x = vectors(3, len(where.names))
     one, two, final = solved(recipe, where, x)
-    assert (one.title, two.title, final.title) == ("one", "two", "final")
+    assert (one.title, two.title, final.title) == ("one", "two", "Result")
     assert (one.models, final.models) == (("A", "B"), ("one", "two"))
     assert one.values["t"][where.names.index("lm_head.weight")] == 0.25
     angle = x[0, 1] @ x[0, 2] / np.linalg.norm(x[0, 1]) / np.linalg.norm(x[0, 2])
@@ -174,20 +174,20 @@ def test_single_layer_model_reads_the_last_anchor(t: float) -> None:
         ),
         (
             HOUSE.replace("{t: 0.5}", "{t: [{filter: model, value: 1}]}"),
-            "stage final: no rule of t matches lm_head.weight; add a rule without a filter",
+            "stage Result: no rule of t matches lm_head.weight; add a rule without a filter",
         ),
         (
             LINEAR.replace("parameters: {weight: 0.5, normalize", "parameters: {normalize").replace(
                 "{model: B}", "{model: B, parameters: {weight: [{filter: mlp, value: 3}]}}"
             ),
-            "stage final: no rule of weight matches model.embed_tokens.weight",
+            "stage Result: no rule of weight matches model.embed_tokens.weight",
         ),
         (
             LINEAR.replace(
                 "weight: 0.5, normalize: [{filter: head, value: false}, {value: true}]",
                 "weight: -2",
             ).replace("[1, 2]", "-1"),
-            "stage final: linear: the weights of the inputs sum to 0",
+            "stage Result: linear: the weights of the inputs sum to 0",
         ),
         (SLICED.replace("6]", "7]"), "slices end at layer 7, the models have 6"),
         (SLICED.replace("6]", "5]"), "slices end at layer 5, the models have 6"),

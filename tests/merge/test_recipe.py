@@ -88,7 +88,7 @@ def test_ordered_refuses_what_has_no_order(stages: list[Stage], match: str) -> N
 @pytest.mark.parametrize("file", ["creative-70b.yaml", "demo.yaml"])
 def test_shipped_recipe_has_the_house_shape(file: str) -> None:
     recipe = load_recipe((RECIPES / file).read_text(), file)
-    assert [s.title for s in recipe.stages] == ["component-1", "component-2", "final"]
+    assert [s.title for s in recipe.stages] == ["component-1", "component-2", "Result"]
     assert anchors(recipe) == (0.25, 0.3, 0.5, 0.4, 0.3, 0.25, 0.5)
     assert len(recipe.sources) == 3
     assert recipe.base == recipe.sources[0] == recipe.stages[0].models[0]

@@ -71,7 +71,7 @@ def test_tensor_numbers_against_the_weights_themselves(
     angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     first = (np.sin((1 - inner) * angle) * a + np.sin(inner * angle) * b) / np.sin(angle)
     cosine = first @ c / np.linalg.norm(first) / np.linalg.norm(c)
-    assert entry["cosine"]["final"] == pytest.approx(cosine, abs=1e-5)
+    assert entry["cosine"]["Result"] == pytest.approx(cosine, abs=1e-5)
     assert entry["angles"]["first"] == pytest.approx(np.degrees(angle), rel=1e-5)
     assert entry["norm"] == pytest.approx(np.linalg.norm(result), rel=1e-5)
     mean = np.mean([np.linalg.norm(x) for x in (a, b, c)])
@@ -82,22 +82,22 @@ def test_tensor_numbers_against_the_weights_themselves(
 
 def test_t_layers_and_places(report: Report) -> None:
     middle = tensor(report, "model.layers.1.mlp.up_proj.weight")
-    assert middle["t"] == {"first": 0.3, "final": 0.5}
+    assert middle["t"] == {"first": 0.3, "Result": 0.5}
     assert (middle["layer"], middle["place"]) == (1, "layer")
     head = tensor(report, "lm_head.weight")
-    assert head["t"] == {"first": 0.25, "final": 0.4}
+    assert head["t"] == {"first": 0.25, "Result": 0.4}
     assert (head["layer"], head["place"]) == (-1, "head")
 
 
 def test_linear_stages_are_told(report: Report) -> None:
     norm = tensor(report, "model.norm.weight")
-    assert norm["linear"] == ["first", "final"]
+    assert norm["linear"] == ["first", "Result"]
     assert norm["weights"] == pytest.approx([0.75 * 0.6, 0.25 * 0.6, 0.4])
     sizes = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
     expected = sum(size for name, size in sizes.items() if "norm" in name) / sum(sizes.values())
     assert report["summary"]["linear"] == {
         "first": pytest.approx(expected, rel=1e-5),
-        "final": pytest.approx(expected, rel=1e-5),
+        "Result": pytest.approx(expected, rel=1e-5),
     }
 
 
@@ -121,7 +121,7 @@ models:
     finished = finish(tmp_path, models, recipe=recipe)
     report = make_report(finished.plan, finished.records, 1.0)
     entry = tensor(report, "model.layers.2.mlp.up_proj.weight")
-    assert "t" not in entry and entry["weight"] == {"final": [1, 4, 1]}
+    assert "t" not in entry and entry["weight"] == {"Result": [1, 4, 1]}
     assert entry["shares"] == pytest.approx([1 / 6, 4 / 6, 1 / 6], rel=1e-5)
     assert (entry["linear"], entry["cosine"], report["summary"]["linear"]) == ([], {}, {})
 
@@ -153,9 +153,9 @@ def test_report_of_a_70b_merge_is_small(finished: Finished) -> None:
         tensors[name] = TensorRecord((x @ x.T).tolist(), rng.random(3).tolist())
     report = make_report(plan, [ShardRecord("m", 1, "d", tensors)], 1.0)
     middle = tensor(report, "model.layers.40.mlp.up_proj.weight")["t"]
-    assert middle == {"component-1": 0.302532, "component-2": 0.299367, "final": 0.5}
+    assert middle == {"component-1": 0.302532, "component-2": 0.299367, "Result": 0.5}
     head = tensor(report, "lm_head.weight")["t"]
-    assert head == {"component-1": 0.25, "component-2": 0.4, "final": 0.5}
+    assert head == {"component-1": 0.25, "component-2": 0.4, "Result": 0.5}
     text = report_text(report)
     assert len(text) < 2_000_000
     assert len(json.loads(text)["tensors"]) == 723

@@ -7,6 +7,7 @@ from typing import Any
 from studio.merge.geometry.preview import Preview
 
 LITTLE = 0.05  # of the largest distance between two sources
+MENTIONED = 0.05  # of the parameters; norms, nearly parallel in all models, are far less
 ALL = 0.9995
 
 
@@ -15,10 +16,8 @@ def in_words(found: Preview, stages: Sequence[dict[str, Any]]) -> list[str]:
 
     `stages`: as in the charts.
     """
-    said = [_mix(found)]
-    said += [text for stage in stages if (text := _linear(stage))]
-    said += [_little(stage) for stage in stages if stage["effect"] < LITTLE]
-    return said
+    little = [_little(stage) for stage in stages if stage["effect"] < LITTLE]
+    return [_mix(found), *_linear(stages), *little]
 
 
 def _mix(found: Preview) -> str:
@@ -26,20 +25,23 @@ def _mix(found: Preview) -> str:
     parts = sorted(zip(found.overall.tolist(), names, strict=True), key=lambda part: -part[0])
     listing = ", ".join(f"{100 * share:.0f} % {name}" for share, name in parts)
     if found.base is None:
-        return f"Overall mix: {listing}."
-    return f"Of what changed against {PurePath(found.base).name}: {listing}."
+        return f"Overall mix, in weights: {listing}."
+    changed = PurePath(found.base).name
+    return f"Overall mix, in task vectors (what changed from {changed}): {listing}."
 
 
-def _linear(stage: dict[str, Any]) -> str:
-    share = stage["linear_share"]
-    if share is None:
-        return ""
-    where = f"{stage['title']}: its inputs are nearly parallel (cos > 0.9995)"
-    if share >= ALL:
-        return f"{where} in every tensor, so SLERP is linear there."
-    if share > 0:
-        return f"{where} in {_percent(share)} of the parameters, where SLERP is linear."
-    return f"{stage['title']}: SLERP is spherical in every tensor."
+def _linear(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """One sentence for all stages, or none: which of their parameters SLERP mixes linearly."""
+    titles: dict[str, list[str]] = {}
+    for stage in stages:
+        share = stage["linear_share"]
+        if share is not None and share >= MENTIONED:
+            part = "all" if share >= ALL else f"{_percent(share)} of the"
+            titles.setdefault(part, []).append(stage["title"])
+    if not titles:
+        return []
+    where = ", ".join(f"in {part} parameters of {_listed(of)}" for part, of in titles.items())
+    return [f"SLERP is linear where its inputs are nearly parallel (cos > 0.9995): {where}."]
 
 
 def _little(stage: dict[str, Any]) -> str:
@@ -47,6 +49,10 @@ def _little(stage: dict[str, Any]) -> str:
         f"{stage['title']} has little effect: it moves the result by {_percent(stage['effect'])} "
         "of the largest distance between two sources."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _percent(share: float) -> str:

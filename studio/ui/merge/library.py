@@ -19,11 +19,15 @@ MOST_RECIPES = 500
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A recipe of the library; `saved` in seconds since 1970."""
+    """A recipe of the library; `saved` in seconds since 1970.
+
+    `problem`: why its file cannot be read, if so.
+    """
 
     name: str
     note: str
     saved: float
+    problem: str = ""
 
 
 class Library:
@@ -34,10 +38,8 @@ class Library:
         self._lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """What there is, the newest first."""
-        found = [
-            Entry(path.stem, _note(_read(path)), path.stat().st_mtime) for path in self._files()
-        ]
+        """What there is, the newest first; a file that cannot be read hides no other."""
+        found = [entry for path in self._files() if (entry := _entry(path))]
         return sorted(found, key=lambda entry: entry.saved, reverse=True)
 
     def open(self, name: object) -> Recipe:
@@ -64,8 +66,12 @@ class Library:
             write_whole(path, text)
 
     def delete(self, name: object) -> None:
-        """Delete a recipe; one that is gone already is fine."""
-        self._path(name).unlink(missing_ok=True)
+        """Delete a recipe; one that is gone already is fine. Raises StudioError if it stays."""
+        path = self._path(name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StudioError(f"{path} cannot be deleted: {error.strerror}") from error
 
     def _files(self) -> list[Path]:
         return [path for path in self.folder.glob("*.yaml") if NAME.fullmatch(path.stem)]
@@ -78,6 +84,19 @@ class Library:
                 "dots, dashes and underscores, with none of the dots or spaces at its ends"
             )
         return self.folder / f"{text}.yaml"
+
+
+def _entry(path: Path) -> Entry | None:
+    """What the list says of a file; None if it is gone by now."""
+    try:
+        saved = path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    try:
+        return Entry(path.stem, _note(_read(path)), saved)
+    except StudioError as error:
+        is_gone = isinstance(error.__cause__, FileNotFoundError)
+        return None if is_gone else Entry(path.stem, "", saved, str(error))
 
 
 def _commented(note: object) -> str:

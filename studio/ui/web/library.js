@@ -50,8 +50,8 @@ function makeLibrary(desk) {
     list.replaceChildren(...entries.map((entry) => {
       const remove = h("button", { type: "button", class: "ms-button ms-small", "aria-label": `Delete ${entry.name}` }, "Delete");
       remove.addEventListener("click", () => { remove.removeAttribute("aria-label"); drop(entry, remove); });
-      return h("li", {}, h("div", { class: "ms-entry" }, h("strong", {}, entry.name), h("span", { class: "ms-hint" }, new Date(1000 * entry.saved).toLocaleString()), entry.note && h("p", { class: "ms-note-text" }, entry.note)),
-        h("button", { type: "button", class: "ms-button ms-small", "aria-label": `Open ${entry.name}`, onclick: () => open(entry) }, "Open"), remove);
+      return h("li", {}, h("div", { class: "ms-entry" }, h("strong", {}, entry.name), h("span", { class: "ms-hint" }, new Date(1000 * entry.saved).toLocaleString()), entry.note && h("p", { class: "ms-note-text" }, entry.note), entry.problem && h("p", { class: "ms-hint ms-error" }, entry.problem)),
+        !entry.problem && h("button", { type: "button", class: "ms-button ms-small", "aria-label": `Open ${entry.name}`, onclick: () => open(entry) }, "Open"), remove);
     }));
     if (!entries.length) list.replaceChildren(h("li", { class: "ms-hint" }, "Nothing saved yet."));
     desk.listed(entries);

@@ -49,7 +49,7 @@ const library = makeLibrary({
   recipe: () => page.recipe, saved: () => page.saved, note: () => page.note, suggest: () => `${stem()}-tuned`, owner: () => state?.access.owner,
   open: (entry, answer) => load(answer.recipe, { saved: entry.name, note: entry.note, layers: layersNow() }),
   keep(name, note) { Object.assign(page, { saved: name, note, preset: null, file: "", origin: copyOf(page.recipe) }); fillPicker(); changed(); },
-  listed(entries) { saved = entries; fillPicker(); },
+  listed(entries) { saved = entries.filter((entry) => !entry.problem); fillPicker(); },
   shown: (isOpen) => keep.setAttribute("aria-expanded", String(isOpen)),
 });
 const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE);

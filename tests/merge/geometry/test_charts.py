@@ -147,12 +147,29 @@ def test_words_tell_where_slerp_is_linear_and_the_overall_mix() -> None:
     assert [stage["linear_share"] for stage in drawn["stages"]] == pytest.approx(
         [part] * 3, abs=1e-5
     )
-    assert f"in {100 * part:.0f} % of the parameters" in drawn["words"][1]
+    assert drawn["words"][1:] == [
+        "SLERP is linear where its inputs are nearly parallel (cos > 0.9995): "
+        f"in {100 * part:.0f} % of the parameters of one, two and Result."
+    ]
     best = int(np.argmax(drawn["overall"]))
     assert drawn["words"][0].startswith(
-        f"Overall mix: {100 * drawn['overall'][best]:.0f} % {'ABC'[best]}, "
+        f"Overall mix, in weights: {100 * drawn['overall'][best]:.0f} % {'ABC'[best]}, "
     )
-    assert "SLERP is spherical in every tensor" in charts(shown(vectors(3, len(SIZES))))["words"][1]
+
+
+def test_words_pass_over_the_few_parameters_that_are_always_nearly_parallel() -> None:
+    x = vectors(3, len(SIZES))
+    norms = [n for n, name in enumerate(LAYOUT.names) if "norm" in name]
+    x[norms] = near(1e-3)[norms, :3]
+    drawn = charts(shown(x))
+    assert all(0 < stage["linear_share"] < 0.05 for stage in drawn["stages"])
+    assert len(drawn["words"]) == 1
+
+
+def test_words_say_in_which_space_the_mix_is() -> None:
+    drawn = charts(shown(near(0.1), base="D"))
+    assert drawn["space"] == "task vectors"
+    assert drawn["words"][0].startswith("Overall mix, in task vectors (what changed from D): ")
 
 
 def test_groups_are_shown_only_where_filters_make_them_differ() -> None:
@@ -175,7 +192,7 @@ def test_table_lists_every_tensor_with_its_exact_settings() -> None:
         zip(table["columns"], table["rows"][LAYOUT.names.index("lm_head.weight")], strict=True)
     )
     assert (row["layer"], row["elements"]) == (None, TENSORS["lm_head.weight"].numel())
-    assert row["final: weight of C"] == 1.0 and row["weight of A"] == 0.5
+    assert row["Result: weight of C"] == 1.0 and row["weight of A"] == 0.5
 
 
 def test_everything_is_json_without_nan() -> None:

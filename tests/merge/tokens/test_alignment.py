@@ -134,7 +134,7 @@ def test_notes_tell_what_is_filled_in() -> None:
     notes = align(recipe, {"A": A, "B": B, "C": C}).notes
     assert notes == (
         "stage x: A lacks 1 ('<pad>') of 4 tokens; they take the rows of the models that have them",
-        "stage final: x lacks 1 ('<im>') of 5 tokens; they take the rows of the models that have "
+        "stage Result: x lacks 1 ('<im>') of 5 tokens; they take the rows of the models that have "
         "them",
     )
 

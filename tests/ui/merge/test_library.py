@@ -118,3 +118,33 @@ def test_broken_file_is_told_with_its_place(library: Library) -> None:
     assert library.entries()[0].note == "by hand"
     with pytest.raises(StudioError, match=r"odd\.yaml, line 2"):
         library.open("odd")
+
+
+def test_a_file_that_cannot_be_read_is_listed_with_its_problem(library: Library) -> None:
+    library.save("good", DEMO, "fine", replace=False)
+    (library.folder / "folder.yaml").mkdir()
+    (library.folder / "huge.yaml").write_text("#" * (module.LARGEST_FILE + 1))
+    found = {entry.name: entry for entry in library.entries()}
+    assert (found["good"].note, found["good"].problem) == ("fine", "")
+    assert "folder.yaml cannot be read: Is a directory" in found["folder"].problem
+    assert "too large for a recipe" in found["huge"].problem
+    library.delete("huge")
+    with pytest.raises(StudioError, match=r"folder\.yaml cannot be deleted"):
+        library.delete("folder")
+
+
+@pytest.mark.parametrize("step", ["stat", "open"])
+def test_a_recipe_deleted_while_the_list_is_made_is_left_out(
+    library: Library, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for name in ("stays", "goes"):
+        library.save(name, DEMO, "", replace=False)
+    plain = getattr(Path, step)
+
+    def deleted_before(path: Path, *arguments: object, **more: object) -> object:
+        if path.stem == "goes":
+            path.unlink(missing_ok=True)
+        return plain(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, step, deleted_before)
+    assert [entry.name for entry in library.entries()] == ["stays"]
