@@ -120,12 +120,16 @@ def _shown(job: Job) -> Answer:
 def blind_tab(
     desk: BlindDesk, rating: RatingDesk, reading: ReadingDesk, *, rating_only: bool = False
 ) -> gr.HTML:
-    """The tab's one component; with `rating_only` nobody is offered to set up a trial."""
+    """The tab's one component; with `rating_only` nobody can set up a trial or read its results."""
     handlers: tuple[Callable[[Request], Answer], ...] = (
-        desk.trials_now, desk.choices, desk.plan, desk.upload, desk.upload_card, desk.create,
-        desk.add_pack, desk.generate, desk.cancel, desk.open_to_raters, rating.join, rating.item,
-        rating.vote, rating.skip, rating.undo, rating.reveal, reading.results, reading.download,
+        desk.trials_now, desk.open_to_raters, rating.join, rating.item, rating.vote, rating.skip,
+        rating.undo, rating.reveal, reading.download,
     )  # fmt: skip
+    if not rating_only:
+        handlers += (
+            desk.choices, desk.plan, desk.upload, desk.upload_card, desk.create, desk.add_pack,
+            desk.generate, desk.cancel, reading.results,
+        )  # fmt: skip
     return gr.HTML(
         value={"rating_only": rating_only},
         html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
