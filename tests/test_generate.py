@@ -147,6 +147,7 @@ def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> 
     assert events[-1] == {"event": "done", "path": str(folder)}
     assert (events[-2]["done"], events[-2]["total"]) == (18, 18)
     assert "3 votes on 3 prompts" in done.stderr
+    assert "story: its weights take the place of the last model's" in done.stderr
     trial = open_trial(folder)
     found = trial.answers()
     assert set(found) == set(trial.needed) and len(found) == 18

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import threading
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,7 @@ from studio.cli.progress import emit
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
-    from studio.arena.design import Model
-    from studio.arena.generate import Progress, Speaker
+    from studio.arena.generate import Progress
     from studio.arena.trial import Trial
 
 TRIAL_HELP = "a design (TRIAL.yaml), or the folder of a trial"
@@ -42,7 +40,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _generate(parsed: argparse.Namespace) -> int:
     from studio.arena.generate import generate
-    from studio.cli.speaking import Start, speaking
+    from studio.cli.engines import Turns
+    from studio.cli.speaking import Start
     from studio.serve.batch import Completions
     from studio.serve.processes.fleet import Fleet
 
@@ -59,14 +58,10 @@ def _generate(parsed: argparse.Namespace) -> int:
         key=os.environ.get(KEY_VARIABLE),
     )
     data = read_settings(os.environ).data_dir
-    fleet, kept = Fleet(data / "engines"), Completions(data / "completions")
-
-    def opened(model: "Model") -> "AbstractContextManager[Speaker]":
-        show.opening(model.label)
-        return speaking(fleet, model, start, kept)
-
+    fleet = Fleet(data / "engines")
+    turns = Turns(fleet, start, Completions(data / "completions"), show.say)
     try:
-        generate(trial, opened, show.update)
+        generate(trial, turns.turn, show.update)
     except KeyboardInterrupt:
         print("cancelled; the same command resumes", file=sys.stderr)
         if parsed.json:
@@ -98,10 +93,9 @@ class _Shown:
         self._trial, self._json, self._price = trial, parsed.json, parsed.price
         self._next = 0.0
 
-    def opening(self, label: str) -> None:
-        """Say which model is being started."""
-        if not self._json:
-            print(f"starting {label}", file=sys.stderr)
+    def say(self, line: str) -> None:
+        """Tell people what happens to the engines."""
+        print(line, file=sys.stderr)
 
     def update(self, progress: "Progress") -> None:
         """Show how far it is, at most once a second."""

@@ -57,6 +57,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _serve(parsed: argparse.Namespace) -> int:
     import os
 
+    from studio.cli.engines import ready
     from studio.serve.processes.fleet import Fleet
     from studio.serve.sampling import PRESETS
 
@@ -71,7 +72,7 @@ def _serve(parsed: argparse.Namespace) -> int:
             print(f"note: {line}", file=sys.stderr)
         names = [fleet.start(spec) for spec in specs]
         for name in names:
-            state = _await_ready(fleet, name)
+            state = ready(fleet, name, lambda line: print(line, file=sys.stderr))
             if parsed.prompt is not None:
                 _answer(fleet, name, parsed)
             else:
@@ -116,21 +117,6 @@ def _spec(model: str, parsed: argparse.Namespace) -> "ModelSpec":
         max_model_len=parsed.max_model_len,
         open_port=parsed.prompt is None,
     )
-
-
-def _await_ready(fleet: "Fleet", name: str) -> "EngineState":
-    """Show how far the start is; the state once the engine is ready."""
-    said = ""
-    while (state := fleet.state(name)).phase == "starting":
-        now = state.progress
-        line = now.phase + (f" {now.done} of {now.total}" if now.total else "")
-        if line != said:
-            print(f"{state.spec.name}: {line}", file=sys.stderr)
-            said = line
-        time.sleep(LOOK_SECONDS)
-    if state.phase != "ready":
-        raise StudioError(f"{state.spec.name}: {state.problem or state.phase}")
-    return state
 
 
 def _show(state: "EngineState", as_json: bool) -> None:

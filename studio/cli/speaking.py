@@ -1,10 +1,8 @@
-"""Connects trials with engines: opens a model of a trial, and asks it in its prompt format."""
+"""Connects trials with engines: how a model of a trial is started, and asked in its format."""
 
 import dataclasses
 import hashlib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +17,7 @@ if TYPE_CHECKING:
     from studio.serve.batch import Completions, Request
     from studio.serve.engine import Completion, Engine
     from studio.serve.formats import Format
-    from studio.serve.processes.fleet import Fleet
     from studio.serve.processes.spec import ModelSpec
-
-START_SECONDS = 24 * 3600.0  # a model may have to be fetched first
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,32 +125,14 @@ def _format_name(used: "Format") -> str:
     return f"own:{hashlib.sha256(used.template.encode()).hexdigest()[:8]}"
 
 
-@contextmanager
-def speaking(
-    fleet: "Fleet", model: Model, start: Start, kept: "Completions"
-) -> Iterator[EngineSpeaker]:
-    """Start the model, yield it ready to answer, and end it; raises StudioError if it fails."""
-    name = fleet.start(start.spec(model))
-    try:
-        state = fleet.wait(name, ("ready", "failed", "stopped"), START_SECONDS)
-        if state.phase != "ready":
-            raise StudioError(f"{model.label}: {state.problem or state.phase}")
-        folder = Path(state.model_path) if state.model_path else None
-        used = _format_of(model, folder)
-        yield EngineSpeaker(fleet.engine(name), used, folder, state.max_model_len, kept)
-    finally:
-        fleet.stop(name)
-        fleet.wait(name, ("stopped", "failed"))
-
-
-def _format_of(model: Model, folder: Path | None) -> "Format":
+def format_of(model: Model, folder: Path | None, say: Callable[[str], None]) -> "Format":
     """The format the design names, or the model's own; raises StudioError where none is known."""
     from studio.serve.formats import choose, detect, mismatch
 
     if model.prompt_format is not None:
         used = choose(model.prompt_format, folder)
         if told := mismatch(model.source, folder, used):
-            print(f"note: {model.label}: {told}", file=sys.stderr)
+            say(f"note: {model.label}: {told}")
         return used
     found = detect(model.source, folder)
     if found is None:

@@ -7,14 +7,17 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
+from studio.serve.engine import Identity
 from studio.serve.processes.board import Board
 from studio.serve.processes.keeper import Keeper
 from studio.serve.processes.log import tail
 from studio.serve.processes.machine import has_vllm, this_machine
+from studio.serve.processes.model_files import check, identity_of, model_files, resolved_dtype
 from studio.serve.processes.proc_table import belonging, is_alive
 from studio.serve.processes.process import LOG, EngineProcess, found, sweep
 from studio.serve.processes.spec import ModelSpec
@@ -91,6 +94,15 @@ class Fleet:
     def wake(self, name: str) -> None:
         """Begin to bring a sleeping engine's model back."""
         self._of(name).exchange().wake()
+
+    def identity(self, spec: ModelSpec) -> Identity:
+        """Who would answer if this were started; a model that is not here is fetched.
+
+        Raises StudioError if it cannot be started.
+        """
+        files = model_files(spec.model)
+        check(spec, files)
+        return identity_of(replace(spec, dtype=resolved_dtype(spec, files, self._machine)), files)
 
     def state(self, name: str) -> EngineState:
         """One engine as it stands."""

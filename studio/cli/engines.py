@@ -1,0 +1,104 @@
+"""Engines as commands use them: watched until they are ready, and one for many models in turn."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.cli.speaking import EngineSpeaker, Start, format_of
+from studio.errors import StudioError
+
+if TYPE_CHECKING:
+    from studio.arena.design import Model
+    from studio.serve.batch import Completions
+    from studio.serve.engine import Identity
+    from studio.serve.processes.fleet import Fleet
+    from studio.serve.processes.spec import ModelSpec
+    from studio.serve.processes.state import EngineState
+
+LOOK_SECONDS = 0.2
+Say = Callable[[str], None]
+
+
+def settled(fleet: "Fleet", name: str, say: Say) -> "EngineState":
+    """The state of an engine once its start or switch is over; `say` is told how far it is."""
+    said = ""
+    while (state := fleet.state(name)).phase in ("starting", "switching"):
+        now = state.progress
+        line = now.phase + (f" {now.done} of {now.total}" if now.total else "")
+        if line != said and state.phase == "starting":
+            say(f"{state.spec.name}: {line}")
+            said = line
+        time.sleep(LOOK_SECONDS)
+    return state
+
+
+def ready(fleet: "Fleet", name: str, say: Say) -> "EngineState":
+    """The same for an engine that has to be ready; raises StudioError with the reason if not."""
+    state = settled(fleet, name, say)
+    if state.phase != "ready":
+        raise StudioError(f"{state.spec.name}: {state.problem or state.phase}")
+    return state
+
+
+class Turns:
+    """The models of a trial in turn, each in one engine: the weights of the next are put in place
+    of the last one's where they can be, and an engine of its own is started where not.
+
+    Each model is held as it would be in an engine of its own, so that its answers do not depend on
+    who had the turn before. `say` is told what happens, line by line.
+    """
+
+    def __init__(self, fleet: "Fleet", start: Start, kept: "Completions", say: Say) -> None:
+        self._fleet, self._start, self._kept, self._say = fleet, start, kept, say
+        self._engine: str | None = None
+
+    @contextmanager
+    def turn(self, model: "Model") -> Iterator[EngineSpeaker]:
+        """The model, ready to answer; raises StudioError if it cannot be made so.
+
+        It stays in its engine afterwards, for the next one to take its place.
+        """
+        spec = self._start.spec(model)
+        state = self._switched(spec) or self._started(spec)
+        folder = Path(state.model_path) if state.model_path else None
+        with closing(self._fleet.engine(state.id)) as engine:
+            used = format_of(model, folder, self._say)
+            yield EngineSpeaker(engine, used, folder, state.max_model_len, self._kept)
+
+    def _switched(self, spec: "ModelSpec") -> "EngineState | None":
+        """The engine with this model's weights in place of the last one's; None if that cannot be.
+
+        Whatever comes of it, the engine answers only for the model it says it has: a request says
+        for which one it is meant.
+        """
+        if self._engine is None or not self._is_alike(self._fleet.state(self._engine), spec):
+            return None
+        self._say(f"{spec.name}: its weights take the place of the last model's")
+        self._fleet.switch(self._engine, spec.model, spec.label)
+        state = settled(self._fleet, self._engine, self._say)
+        if state.phase == "ready" and not state.problem and state.spec.model == spec.model:
+            return state
+        self._say(f"{spec.name}: gets an engine of its own ({state.problem or state.phase})")
+        return None
+
+    def _is_alike(self, state: "EngineState", spec: "ModelSpec") -> bool:
+        """Whether the model would be held in this engine as in one of its own."""
+        if state.phase != "ready" or not state.can_switch or state.identity is None:
+            return False
+        return _held(self._fleet.identity(spec)) == _held(state.identity)
+
+    def _started(self, spec: "ModelSpec") -> "EngineState":
+        if self._engine is not None:  # it must be gone first: its memory is needed
+            self._fleet.stop(self._engine)
+            self._fleet.wait(self._engine, ("stopped", "failed"))
+        self._say(f"{spec.name}: an engine is started for it")
+        self._engine = self._fleet.start(spec)
+        return ready(self._fleet, self._engine, self._say)
+
+
+def _held(identity: "Identity") -> "Identity":
+    """How a model is held, whichever it is."""
+    return dataclasses.replace(identity, label="", fingerprint=None)
