@@ -6,11 +6,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+from starlette.responses import Response
+
 from studio.errors import StudioError
 from studio.settings import Settings
 
+MISTAKE = "the studio made a mistake here; its log on the server tells more"
 log = logging.getLogger(__name__)
-Handler = Callable[[Any], Any]
+Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class Access:
@@ -60,25 +64,32 @@ class Access:
         }
 
 
-def answers(handler: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Handler:
+def answers(handler: Handler) -> Callable[[Any], Response]:
     """Make a server function of a handler: an error becomes an answer that the page can show.
 
     Gradio turns an exception into silence. A StudioError is told as it is; anything else is a
-    bug, whose traceback goes to the log and whose text stays here.
+    bug, whose traceback goes to the log and whose text stays here. The answer is JSON already:
+    FastAPI would look through lists number by number, for as long as a preview takes to compute.
     """
 
     @functools.wraps(handler)
-    def answer(request: Any) -> dict[str, Any]:
+    def answer(request: Any) -> Response:
         try:
             if not isinstance(request, dict):
                 raise StudioError("a request must be a JSON object")
-            return handler(request)
+            return _json(handler(request))
         except StudioError as error:
-            return {**error.data, "error": str(error)}
+            return _json({**error.data, "error": str(error)})
         except Exception:
             log.exception("%s failed", handler.__name__)
-            return {"error": "the studio made a mistake here; its log on the server tells more"}
+            return _json(
+                {"error": "the studio made a mistake here; its log on the server tells more"}
+            )
 
     # Gradio reads the signature to decide what to pass on: one argument, the request.
     del answer.__wrapped__
     return answer
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(answer), media_type="application/json")

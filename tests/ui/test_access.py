@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -64,7 +65,10 @@ def test_answers_tells_studio_errors_and_hides_others(caplog: pytest.LogCaptureF
             raise KeyError("/secret/path")
         raise StudioError("t is 7; use 0 to 1")
 
-    answer = answers(handler)
+    def answer(request: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(answers(handler)(request).body)
+        return found
+
     assert answer({"kind": "user"}) == {"error": "t is 7; use 0 to 1"}
     told = answer({"kind": "bug"})["error"]
     assert "secret" not in told and "log" in told
