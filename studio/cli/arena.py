@@ -155,7 +155,8 @@ def _collect(parsed: argparse.Namespace) -> int:
 
 def _results(parsed: argparse.Namespace) -> int:
     from studio.arena.counted import ballots
-    from studio.arena.export import card_paragraph, html_report, insert_in_card, votes_csv
+    from studio.arena.export import card_paragraph, insert_in_card, votes_csv
+    from studio.arena.report import html_report
     from studio.arena.results import read_results
     from studio.arena.trial import open_trial
     from studio.arena.verdict import verdict

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from studio.arena.charts import plotly_file
 from studio.arena.counted import ballots, tally
 from studio.arena.design import Compare, Model
-from studio.arena.export import card_paragraph, html_report, insert_in_card, votes_csv
+from studio.arena.export import card_paragraph, insert_in_card, votes_csv
 from studio.arena.pack import collect, open_pack, write_pack
 from studio.arena.power import power_curve
 from studio.arena.ratings import FILE, HEADER
+from studio.arena.report import html_report
 from studio.arena.results import Results, results
 from studio.arena.sitting import Sitting
 from studio.arena.trial import amend, open_trial
@@ -272,8 +274,11 @@ def test_exports_are_what_others_read(tmp_path: Path) -> None:
     rows = list(csv.DictReader(votes_csv(every).splitlines()))
     assert len(rows) == 20 and {row["kind"] for row in rows} == {"counted"}
     assert {row["winner"] for row in rows} <= {"model_a", "model_b", "tie", "tie (bothbad)"}
-    report = html_report(results(trial), every)
-    assert "<script" not in report and "&lt;script&gt;" in report
+    whole, library = html_report(results(trial), every), plotly_file().read_text()
+    assert whole.count(library) == 1
+    report = whole.replace(library, "")
+    assert report.count("<script>") == report.count("</script>") == 2
+    assert "<script>alert" not in report and "&lt;script&gt;alert" in report
     assert "src=" not in report and "http" not in report, "nothing from elsewhere"
     text = card_paragraph(results(trial))
     assert text.startswith(f"**Blind comparison.** {MERGED} is better than {RIVAL}")

@@ -140,6 +140,17 @@ def test_results_are_read_after_the_reveal(
         page.get_by_role("button", name="Report (HTML)").click()
     download.value.save_as(tmp_path / "report.html")
     assert "Blind comparison: read" in (tmp_path / "report.html").read_text()
+    assert page.context.browser is not None
+    alone = page.context.browser.new_context(offline=True, **PHONE)  # type: ignore[arg-type]
+    report, asked, wrong = alone.new_page(), [], []
+    report.on("request", lambda request: asked.append(request.url))
+    report.on("pageerror", lambda error: wrong.append(str(error)))
+    report.goto((tmp_path / "report.html").as_uri())
+    expect(report.locator("[id^=chart-] .main-svg").first).to_be_visible()
+    expect(report.get_by_text("left-model against right-model (primary)")).to_be_visible()
+    assert report.evaluate("document.documentElement.scrollWidth") == 390
+    assert (len(asked), wrong) == (1, []), "the file asks for nothing but itself"
+    alone.close()
 
 
 def test_rate_by_finger(studio: Visited, visit: Callable[..., Page]) -> None:

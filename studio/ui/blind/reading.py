@@ -1,13 +1,16 @@
 """Results for the owner's page: numbers for charts and tables, the verdict in words, and files."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from studio.arena.charts import charts
 from studio.arena.counted import ballots
-from studio.arena.export import card_paragraph, html_report, votes_csv
+from studio.arena.export import card_paragraph, votes_csv
 from studio.arena.pack import pack_votes
 from studio.arena.ratings import FILE
+from studio.arena.report import html_report
 from studio.arena.results import read_results
 from studio.arena.sheet import PACK
 from studio.arena.sitting import Sitting
@@ -41,7 +44,7 @@ class ReadingDesk:
             "words": verdict(found),
             "card": card_paragraph(found),
             "results": found.as_data(),
-            "models": [model.label for model in trial.design.used_models],
+            "charts": [asdict(chart) for chart in charts(found)],
         }
 
     def download(self, request: Request) -> Answer:

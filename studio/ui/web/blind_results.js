@@ -17,17 +17,15 @@ function resultsView(desk) {
     }
     show(found);
   }
-  function show({ results: found, words, card, models }) {
-    const pairs = [found.primary, ...found.others], parts = [...pairs, ...found.categories];
-    const preference = preferenceChart(parts), strength = found.strengths.length > 2 ? strengthChart(found.strengths) : null;
-    drawn = [preference, strength].filter(Boolean);
+  function show({ results: found, words, card, charts }) {
+    const parts = [found.primary, ...found.others, ...found.categories];
+    drawn = charts.map(chartView);
     box.replaceChildren(
       h("section", { class: "ms-card" }, h("h3", {}, "Verdict"), h("p", { class: "bl-sentence" }, words[0]), words.slice(1).map((line) => h("p", {}, line)),
         h("p", { class: "ms-hint" }, `Planned: ${found.plan.votes} votes on ${found.plan.prompts} prompts; error rate ${100 * found.alpha} %. Design ${found.hash.slice(0, 12)}.`),
         h("div", { class: "ms-row" }, file("report", "Report (HTML)"), file("votes", "Votes that count (CSV)"), file("ratings", "All ratings (CSV)"), copyButton(card, "paragraph for the model card"))),
-      h("section", { class: "ms-card" }, h("h3", {}, "Who is preferred"), h("p", { class: "ms-hint" }, "Share of votes for the first model, ties as ½; lines are 95 % intervals over raters and prompts. They describe; the verdict is the test’s."),
-        preference.box, comparisonTable(parts)),
-      found.strengths.length > 2 ? h("section", { class: "ms-card" }, h("h3", {}, "Strength"), h("p", { class: "ms-hint" }, "Bradley-Terry on Elo’s scale, 0 is the mean; with a prior, so few votes stay near 0."), strength.box, winMatrix(models, pairs)) : "",
+      ...charts.map(({ title, note }, index) => h("section", { class: "ms-card" }, h("h3", {}, title), h("p", { class: "ms-hint" }, note), drawn[index].box)),
+      h("section", { class: "ms-card" }, h("h3", {}, "Comparisons"), comparisonTable(parts)),
       h("section", { class: "ms-card" }, h("h3", {}, "The raters"), raterTable(found.raters), h("ul", { class: "ms-paths" }, noiseLines(found).map((line) => h("li", {}, line))), viewTable(found.adjusted)),
       h("section", { class: "ms-card" }, h("h3", {}, "Health of the answers"), h("p", { class: "ms-hint" }, "What a machine can see, before and apart from the votes."), healthTable(found.health)),
       found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), table(["When", "Why", "After", "What"], found.amendments.map((each) => [each.when.slice(0, 16).replace("T", " "), each.why, `${each.votes} votes`, JSON.stringify(each.changes)]))) : "");
@@ -69,13 +67,6 @@ function healthTable(rows) {
   const part = (count, total) => total ? `${count} of ${total}` : "–";
   return table(["Model", "Constraints kept", "Cut off", "Loops", "Speaks for the user", "Format tokens", "Empty", "Shortened", "Length"], rows.map((each) => [each.model, part(each.kept, each.constraints), each.cut_off, each.loops, each.speaks_for_user, each.format_tokens, each.empty, each.shortened, `${each.characters} characters`]));
 }
-function winMatrix(models, pairs) {
-  const cell = (row, column) => {
-    const found = pairs.find((each) => each.first === row && each.second === column), turned = pairs.find((each) => each.second === row && each.first === column);
-    return found ? share(found.preference) : turned && turned.preference !== null ? share(1 - turned.preference) : "–";
-  };
-  return table(["Preferred to …", ...models], models.map((row) => [row, ...models.map((column) => row === column ? "" : cell(row, column))]), "Share of votes for the row’s model");
-}
 function noiseLines(found) {
   const { noise, left_wins: left, longer_wins: longer, excluded } = found, lines = [];
   if (left.total) lines.push(`The left answer won ${left.count} of ${left.total} decided votes.`);
@@ -87,25 +78,9 @@ function noiseLines(found) {
   return lines;
 }
 
-// ---- charts: a dot and its interval a row, the first on top ----------------------------------
-function dots(rows, label, axis, middle) {
-  const plot = makePlot(label, 74 + 34 * rows.length);
-  const names = rows.map((row, index) => `${row.name}${" ".repeat(index)}`); // equal names stay apart
-  plot.draw(() => {
-    const isNarrow = plot.width() < 520;
-    const short = (name) => isNarrow && name.trim().length > 17 ? `${name.trim().slice(0, 16)}…${name.slice(name.trim().length)}` : name;
-    return {
-      traces: [{ type: "scatter", mode: "markers", x: rows.map((row) => row.value), y: names, marker: { color: tone("var(--ms-accent)"), size: 10, symbol: rows.map((row) => row.strong ? "diamond" : "circle") }, hovertemplate: "%{y}: %{x:.2f}<extra></extra>",
-        error_x: { type: "data", symmetric: false, array: rows.map((row) => row.high === null ? 0 : row.high - row.value), arrayminus: rows.map((row) => row.low === null ? 0 : row.value - row.low), color: tone("var(--ms-soft)"), thickness: 1.6, width: 4 } }],
-      layout: { uirevision: label, hovermode: "closest", dragmode: false, margin: { l: isNarrow ? 124 : 260, r: 14, t: 8, b: 40 }, xaxis: { ...axis, fixedrange: true, showgrid: true }, yaxis: { autorange: "reversed", tickvals: names, ticktext: names.map(short), showgrid: false },
-        shapes: [{ type: "line", x0: middle, x1: middle, yref: "paper", y0: 0, y1: 1, line: { color: tone("var(--ms-soft)"), dash: "dot", width: 1.4 } }] },
-    };
-  });
+// A chart as the server describes it, for the report too; only its colours are the page's.
+function chartView({ title, height, data, layout }) {
+  const plot = makePlot(title, height);
+  plot.draw(() => ({ traces: data, layout: { ...layout, uirevision: title, colorway: [tone("var(--ms-accent)")] } }));
   return plot;
 }
-function preferenceChart(parts) {
-  const rows = parts.map((each, index) => ({ ...each, index })).filter((each) => each.preference !== null)
-    .map((each) => ({ name: nameOf(each, each.index === 0), value: each.preference, low: each.low, high: each.high, strong: each.index === 0 }));
-  return dots(rows, "Share of votes for the first model of each comparison", { range: [0, 1], tickformat: ".0%", title: { text: "votes for the first model" } }, 0.5);
-}
-const strengthChart = (rows) => dots(rows.map((each) => ({ name: each.model, value: each.elo, low: each.low, high: each.high })), "Strength of each model", { title: { text: "Elo" } }, 0);
