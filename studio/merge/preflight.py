@@ -74,7 +74,7 @@ def fetch(plan: Plan, on_progress: Callable[[int, int], None]) -> Plan:
 
     for source in plan.sources:
         if source.missing:
-            hub.fetch(source.label, count)
+            hub.fetch(source.label, [file.name for file in source.files], count)
     return check(plan.recipe, plan.options) if total else plan
 
 
@@ -201,13 +201,14 @@ def _differing(
 def _open(
     recipe: Recipe, configs: Mapping[str, Mapping[str, Any]], problems: list[str]
 ) -> tuple[Checkpoint, ...]:
-    """The sources that can be opened; adds to `problems`, and with any, downloads nothing more."""
+    """The sources that can be opened; adds to `problems`, and with any, asks the Hub no more."""
     if not recipe.is_aligned and any(hub.local_folder(model) is None for model in configs):
         problems += vocabulary_problems(configs)
+    is_wrong = bool(problems)
     sources = []
     for model in configs:
         try:
-            if hub.local_folder(model) is not None or not problems:
+            if hub.local_folder(model) is not None or not is_wrong:
                 sources.append(open_model(model))
         except StudioError as error:
             problems.append(str(error))

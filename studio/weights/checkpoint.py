@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.json"
+SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 # What a folder may hold, the first one wins: its only file, and how its files are read.
 _FORMATS: tuple[tuple[str, Callable[[Path], dict[str, TensorInfo]]], ...] = (
-    ("model.safetensors", read_header),
-    ("pytorch_model.bin", read_pickled),
+    (SAFETENSORS, read_header),
+    (PICKLED, read_pickled),
 )
 _PACKED = (".qweight", ".weight_packed", ".quant_state", ".SCB")
 

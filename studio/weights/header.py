@@ -17,9 +17,9 @@ from studio.errors import StudioError
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.strict_json import parse_object, shown
 
+LENGTH_BYTES = 8
 MAX_HEADER = 100_000_000  # the format's own limit
 DATA_ALIGNMENT = 4096  # a header made here ends on a page, so that the data can be written directly
-_LENGTH_BYTES = 8
 _MAX_DIMENSIONS = 64  # torch's own limit
 _MAX_SIZE = 2**63
 _METADATA = "__metadata__"
@@ -55,7 +55,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise StudioError(f"{path}: cannot be read ({error.strerror})") from error
     entries = parse_object(header, path)
     _check_metadata(path, entries.pop(_METADATA, {}))
-    data_start = _LENGTH_BYTES + len(header)
+    data_start = LENGTH_BYTES + len(header)
     tensors = [_tensor(path, name, entry, data_start) for name, entry in entries.items()]
     tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
     _check_coverage(path, tensors, data_start, size)
@@ -74,9 +74,9 @@ def make_header(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
         begin, end = end, end + ITEMSIZE[dtype] * prod(shape)
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(_LENGTH_BYTES + len(text)) % DATA_ALIGNMENT)
+    text += b" " * (-(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT)
     assert len(text) <= MAX_HEADER, len(text)
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
 def refuse_lfs_pointer(path: Path, first_bytes: bytes) -> None:
@@ -88,11 +88,11 @@ def refuse_lfs_pointer(path: Path, first_bytes: bytes) -> None:
 
 
 def _header_bytes(path: Path, stream: BinaryIO, size: int) -> bytes:
-    first = stream.read(_LENGTH_BYTES)
-    if len(first) < _LENGTH_BYTES:
+    first = stream.read(LENGTH_BYTES)
+    if len(first) < LENGTH_BYTES:
         raise StudioError(f"{path}: only {size} bytes long, not a safetensors file; download again")
     length = int.from_bytes(first, "little")
-    if length > min(MAX_HEADER, size - _LENGTH_BYTES):
+    if length > min(MAX_HEADER, size - LENGTH_BYTES):
         refuse_lfs_pointer(path, first + stream.read(len(_LFS_POINTER)))
         raise StudioError(
             f"{path}: the header claims {length} bytes, the file has {size} and the limit is "

@@ -2,8 +2,9 @@
 
 import http
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from studio.errors import StudioError
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 _SECONDS_BETWEEN = 0.5
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 def local_folder(model: str) -> Path | None:
@@ -73,10 +75,11 @@ def _cached(model: str) -> Path | None:
     return path if any(any(path.glob(pattern)) for pattern in WEIGHT_FILES) else None
 
 
-def fetch(model: str, on_bytes: Callable[[int], None]) -> None:
-    """Download the model; `on_bytes(count)` is called now and then with what has come since.
+def fetch(model: str, files: Sequence[str], on_bytes: Callable[[int], None]) -> None:
+    """Download these files of the repository, its config and its tokenizer.
 
-    It is called in a thread of its own. Raises StudioError as `all_files` does.
+    `on_bytes(count)` is called now and then, in a thread of its own, with what has come since.
+    Raises StudioError if the Hub does not give them.
     """
     blobs = small_files(model).parents[1] / "blobs"
     ended = threading.Event()
@@ -92,7 +95,7 @@ def fetch(model: str, on_bytes: Callable[[int], None]) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        all_files(model)
+        _snapshot(model, (*SMALL_FILES, *files))
     finally:
         ended.set()
         watcher.join()
@@ -108,10 +111,13 @@ def _size(folder: Path) -> int:
     return total
 
 
-def first_bytes(model: str, snapshot: Path, file: str, count: int) -> tuple[bytes, int] | None:
-    """The first `count` bytes of a file of the repository, and its size; None if it has none.
+def read_part(
+    model: str, snapshot: Path, file: str, begin: int, count: int
+) -> tuple[bytes, int] | None:
+    """`count` bytes of a file of the repository, fewer at its end, and the size of the file.
 
-    `snapshot`: the folder of its small files, which names the revision.
+    `snapshot`: the folder of its small files, which names the revision. None if the repository has
+    no such file. Raises StudioError also where a server would give only the whole file.
     """
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -119,15 +125,22 @@ def first_bytes(model: str, snapshot: Path, file: str, count: int) -> tuple[byte
     from huggingface_hub.utils._http import hf_raise_for_status
 
     url = hf_hub_url(model.partition("@")[0], file, revision=snapshot.name)
-    headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
+    wanted = {"range": f"bytes={begin}-{begin + count - 1}", "accept-encoding": "identity"}
+    headers = {**build_hf_headers(), **wanted}
     with _clear_errors(model), get_session().stream("GET", url, headers=headers) as response:
         try:
             hf_raise_for_status(response)
         except EntryNotFoundError:
             return None
-        if response.status_code != http.HTTPStatus.PARTIAL_CONTENT:
-            raise OSError(f"{file} is not given in parts")
-        size = int(response.headers["content-range"].rpartition("/")[2])
+        given = _RANGE.fullmatch(response.headers.get("content-range", ""))
+        if response.status_code != http.HTTPStatus.PARTIAL_CONTENT or given is None:
+            raise StudioError(
+                f"{model}: {file} is not given in parts there, so it cannot be checked without "
+                f"downloading it; if you want that, run: hf download {model.partition('@')[0]}"
+            )
+        first, last, size = map(int, given.groups())
+        if first != begin or last != min(begin + count, size) - 1:
+            raise OSError(f"{file}: bytes {first} to {last} came instead of {begin} and following")
         return response.read(), size
 
 

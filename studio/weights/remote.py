@@ -1,70 +1,145 @@
-"""A checkpoint on the Hub, opened without its weights: only headers are fetched."""
+"""A checkpoint on the Hub, opened without its weights: only what tells of them is fetched.
 
+Every file is laid out in a temporary folder as a copy with a hole where the data are, and the copy
+is opened like any other file. Of a safetensors file the header is fetched; of a .bin file the
+pickle, the small records and the archive's directory, not the few bytes before each tensor: where
+exactly its tensors begin is known when it is here.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from studio.errors import StudioError
 from studio.weights import hub
-from studio.weights.checkpoint import Checkpoint, weight_files
+from studio.weights.checkpoint import PICKLED, SAFETENSORS, Checkpoint, weight_files
+from studio.weights.header import LENGTH_BYTES, MAX_HEADER
+from studio.weights.pickled import read_all_but_data
 
-SINGLE = "model.safetensors"
-_FIRST = 100_000  # bytes: the whole header of nearly every file
-_LENGTH_BYTES = 8
+_PART = 100_000  # bytes: the whole header of nearly every file
+_REQUESTS = 8  # under way at a time
+
+ReadPart = Callable[[str, int, int], tuple[bytes, int] | None]
+"""`hub.read_part` of one repository: the file, where to begin, how many bytes."""
 
 
 def open_model(model: str) -> Checkpoint:
     """The model's checkpoint; what is not on this machine is counted in `missing`, not fetched.
 
-    The exception are repositories with .bin files only: there is no reading them in part, so they
-    are downloaded. Raises StudioError as `Checkpoint.open` and `hub.all_files` do.
+    Raises StudioError as `Checkpoint.open` and `hub.small_files` do, and if the Hub has no weights
+    of the model or does not give them in parts.
     """
     folder = hub.local_folder(model)
     if folder is not None:
         return Checkpoint.open(folder, model)
     folder = hub.small_files(model)
-    names = weight_files(folder) or [SINGLE]
-    if all((folder / name).is_file() for name in names):
+    names = weight_files(folder)
+    if names and all((folder / name).is_file() for name in names):
         return Checkpoint.open(folder, model)
-    if names[0].endswith(".bin"):
-        names = [SINGLE]
-    with TemporaryDirectory() as home:
+    candidates = [names] if names else [[PICKLED]]
+    if candidates[0][0].endswith(".bin"):
+        candidates.insert(0, [SAFETENSORS])
+    for names in candidates:
+        if opened := _open_remote(model, folder, names):
+            return opened
+    raise StudioError(f"{model}: the Hub repository has no safetensors or .bin weights")
+
+
+def _open_remote(model: str, folder: Path, names: Sequence[str]) -> Checkpoint | None:
+    """The checkpoint with these files of weights; None if the Hub has none of them."""
+    with TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        for file in folder.glob("*.json"):
+            (home / file.name).symlink_to(file.resolve())
+        read = partial(hub.read_part, model, folder)
         try:
-            missing = 0
-            for name in names:
-                size = _lay_out(model, folder, Path(home), name)
-                if size is None:
-                    return Checkpoint.open(hub.all_files(model), model)
-                missing += size
-            opened = Checkpoint.open(Path(home), model)
+            with ThreadPoolExecutor(_REQUESTS) as pool:
+                missing = list(pool.map(lambda n: _lay_out(read, folder / n, home / n), names))
+            if all(size is None for size in missing):
+                return None
+            opened = Checkpoint.open(home, model)
         except StudioError as error:
-            raise StudioError(str(error).replace(home, model)) from error
+            raise StudioError(str(error).replace(temporary, model)) from error
     tensors = {n: replace(t, file=folder / t.file.name) for n, t in opened.tensors.items()}
     files = tuple(folder / file.name for file in opened.files)
-    return Checkpoint(model, folder, opened.config, tensors, files, missing)
+    total = sum(size or 0 for size in missing)
+    return Checkpoint(model, folder, opened.config, tensors, files, total)
 
 
-def _lay_out(model: str, folder: Path, home: Path, name: str) -> int | None:
-    """Make a file in `home` that begins as the model's file and is as long, with a hole for data.
+def _lay_out(read: ReadPart, file: Path, copy: Path) -> int | None:
+    """Make `copy` of a file of the Hub, to be `file`, with a hole where its data are.
 
     Returns the bytes that are still to be downloaded; None if the Hub has no such file.
     """
-    for file in folder.glob("*.json"):
-        if not (home / file.name).exists():
-            (home / file.name).symlink_to(file.resolve())
-    if (folder / name).is_file():
-        (home / name).symlink_to((folder / name).resolve())
+    if file.is_file():
+        copy.symlink_to(file.resolve())
         return 0
-    found = hub.first_bytes(model, folder, name, _FIRST)
-    if found is None:
+    begun = read(file.name, 0, _PART)
+    if begun is None:
         return None
-    first, size = found
-    length = _LENGTH_BYTES + int.from_bytes(first[:_LENGTH_BYTES], "little")
-    if len(first) < length <= size:
-        found = hub.first_bytes(model, folder, name, length)
-        assert found is not None
-        first, size = found
-    with (home / name).open("wb") as stream:
+    first, size = begun
+    with copy.open("w+b") as stream:
         stream.write(first)
         stream.truncate(size)
+        remote = _Remote(lambda begin, count: read(file.name, begin, count), stream, size)
+        if copy.suffix == ".bin":
+            read_all_but_data(remote, copy)
+        else:
+            end = LENGTH_BYTES + int.from_bytes(first[:LENGTH_BYTES], "little")
+            remote.read(end if end <= min(MAX_HEADER, size) else 0)
     return size
+
+
+class _Remote:
+    """A file of the Hub to read and seek in; what is read is fetched once, into `copy`.
+
+    The first `_PART` of its `size` bytes are there already.
+    """
+
+    def __init__(
+        self, read: Callable[[int, int], tuple[bytes, int] | None], copy: BinaryIO, size: int
+    ) -> None:
+        self._read, self._copy, self._size = read, copy, size
+        self._here = [(0, min(_PART, size))]
+        self._at = 0
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place and tell which."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, origin + offset)
+        return self._at
+
+    def tell(self) -> int:
+        """The place."""
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        """The next `count` bytes, or all to the end; raises ValueError for more than a header."""
+        end = self._size if count < 0 else min(self._at + count, self._size)
+        if end - self._at > MAX_HEADER:
+            raise ValueError(f"{end - self._at} bytes beside the tensors' data")
+        if not any(begin <= self._at and end <= here for begin, here in self._here):
+            self._fetch(self._at, end)
+        self._copy.seek(self._at)
+        data = self._copy.read(max(0, end - self._at))
+        self._at += len(data)
+        return data
+
+    def _fetch(self, begin: int, end: int) -> None:
+        """Lay the part into the copy; near the end of the file, all that is behind it as well."""
+        begin = max(0, min(begin, self._size - _PART))
+        end = min(max(end, begin + _PART), self._size)
+        found = self._read(begin, end - begin)
+        assert found is not None  # its first part was there
+        self._copy.seek(begin)
+        self._copy.write(found[0])
+        self._here.append((begin, end))

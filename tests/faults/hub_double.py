@@ -1,4 +1,7 @@
-"""A small double of the Hugging Face Hub: what snapshot_download asks for, and a log of it."""
+"""A small double of the Hugging Face Hub: what snapshot_download asks for, and a log of it.
+
+Like the Hub it sends who wants weights on to another host, which must not see the reader's token.
+"""
 
 import hashlib
 import json
@@ -9,12 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+ELSEWHERE = "/elsewhere"
+
 
 class Hub:
-    """The repositories by name, each a folder, and the paths that were asked for as a whole.
+    """The repositories by name, each a folder, and the paths that were given as a whole.
 
     `ranges`: the model and the bytes given of each request for a part of a file.
-    `refuse`: names of files that may not be downloaded; `cut`: of those that break off.
+    `refuse`: names of files that may not be downloaded; `cut`: of those that break off; `whole`: of
+    those that are never given in parts. `sent`: the bytes of weights that left for good.
     """
 
     def __init__(self, repositories: Mapping[str, Path]) -> None:
@@ -23,6 +29,8 @@ class Hub:
         self.ranges: list[tuple[str, int]] = []
         self.refuse: set[str] = set()
         self.cut: set[str] = set()
+        self.whole: set[str] = set()
+        self.sent = 0
         self.endpoint = ""
 
     def downloads(self) -> list[str]:
@@ -62,20 +70,69 @@ def _part(wanted: str | None, body: bytes) -> bytes | None:
     return body[int(first) : int(last) + 1 if last else None]
 
 
-def _headers(
-    path: str, answer: tuple[int, str, bytes], wanted: str | None
-) -> Iterator[tuple[str, str]]:
-    status, kind, body = answer
-    yield "Content-Type", kind
+def _headers(path: str, status: int, body: bytes, wanted: str | None) -> Iterator[tuple[str, str]]:
     if status == 206 and wanted is not None:
-        yield "Content-Range", f"{wanted.replace('=', ' ')}/{len(body)}"
+        first = int(wanted.removeprefix("bytes=").partition("-")[0])
+        last = first + len(_part(wanted, body) or b"") - 1
+        yield "Content-Range", f"bytes {first}-{last}/{len(body)}"
     if status == 404:
         yield "X-Error-Code", "EntryNotFound" if "/resolve/" in path else "RepoNotFound"
     elif "/resolve/" in path:
-        yield "ETag", f'"{hashlib.sha1(body).hexdigest()}"'
-        yield "X-Repo-Commit", path.split("/")[4]
+        mark = "X-Linked-ETag" if status == 302 else "ETag"
+        yield mark, f'"{hashlib.sha1(body).hexdigest()}"'
+        yield "X-Repo-Commit", path.removeprefix(ELSEWHERE).split("/")[4]
+    if status == 302:
+        yield "X-Linked-Size", str(len(body))
     elif status == 403:
         yield "X-Error-Code", "GatedRepo"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_GET(self) -> None:  # noqa: N802
+        path, wanted = unquote(urlparse(self.path).path), self.headers.get("Range")
+        is_elsewhere = path.startswith(ELSEWHERE)
+        status, kind, body = self.hub.answer(path.removeprefix(ELSEWHERE))
+        name, is_weights = Path(path).name, path.endswith((".safetensors", ".bin"))
+        if is_elsewhere and "Authorization" in self.headers:
+            status = 400
+        if status == 200 and is_weights and not is_elsewhere:
+            status, given = 302, b""
+        elif status == 200 and wanted and name not in self.hub.whole:
+            given = _part(wanted, body) or b""
+            status = 206 if given else 416
+        else:
+            given = body
+        if self.command == "GET" and status in (200, 206):
+            self.hub.note(path.removeprefix(ELSEWHERE), given if status == 206 else None)
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        for key, value in _headers(path, status, body, wanted):
+            self.send_header(key, value)
+        if status == 302:
+            there = f"http://localhost:{self.server.server_address[1]}"
+            self.send_header("Location", f"{there}{ELSEWHERE}{self.path}")
+        self.send_header("Content-Length", str(len(given)))
+        self.end_headers()
+        if self.command == "GET":
+            self._send(given[: len(given) // 2] if name in self.hub.cut else given, is_weights)
+            self.close_connection = name in self.hub.cut
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _send(self, body: bytes, is_weights: bool) -> None:
+        for begin in range(0, len(body), 1 << 16):
+            try:
+                self.wfile.write(body[begin : begin + (1 << 16)])
+            except ConnectionError:  # the reader has seen enough
+                self.close_connection = True
+                return
+            self.hub.sent += is_weights * len(body[begin : begin + (1 << 16)])
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Not to stderr."""
 
 
 @contextmanager
@@ -83,33 +140,8 @@ def serve(repositories: Mapping[str, Path]) -> Iterator[Hub]:
     """The double, listening on a free port of this machine."""
     hub = Hub(repositories)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:  # noqa: N802
-            path = unquote(urlparse(self.path).path)
-            found = hub.answer(path)
-            part = _part(self.headers.get("Range"), found[2]) if found[0] == 200 else None
-            status, body = (206, part) if part is not None else (found[0], found[2])
-            if self.command == "GET":
-                hub.note(path, part)
-            self.send_response(status)
-            for name, value in _headers(path, (status, *found[1:]), self.headers.get("Range")):
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET" and Path(path).name in hub.cut:
-                self.wfile.write(body[: len(body) // 2])
-                self.close_connection = True
-            elif self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Not to stderr."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

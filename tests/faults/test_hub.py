@@ -1,10 +1,12 @@
 """Models from the Hub: the local cache first, configs before weights, and clear errors."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,8 @@ def online(hub: Hub, home: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_PROXY": "127.0.0.1",
+        "HF_TOKEN": "hf_secret",
+        "NO_PROXY": "127.0.0.1,localhost",
     }
 
 
@@ -185,17 +188,19 @@ def test_all_models_that_are_nowhere_are_listed(tmp_path: Path, recipe: Path) ->
     assert all(f"- {name}: not a folder here" in run.stderr for name in NAMES)
 
 
+@pytest.mark.parametrize("format", ["safetensors", "bin"])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_a_check_reads_headers_and_a_merge_then_downloads_with_progress(
-    tmp_path: Path, remote: Hub, recipe: Path, shards: int
+    tmp_path: Path, remote: Hub, recipe: Path, format: str, shards: int
 ) -> None:
-    shutil.rmtree(remote.repositories[NAMES[2]])
-    write_checkpoint(remote.repositories[NAMES[2]], seed=3, layers=3, shards=shards)
+    folders = [remote.repositories[name] for name in NAMES]
+    shutil.rmtree(folders[2])
+    write_checkpoint(folders[2], seed=3, layers=3, format=format, shards=shards)
     environment = online(remote, tmp_path / "home")
     run = run_studio("check", recipe, "--json", **environment)
     assert run.returncode == 0, run.stderr
     assert not any(is_weights(file) for file in remote.downloads())
-    weights = [f for name in NAMES for f in remote.repositories[name].glob("*.safetensors")]
+    weights = [file for folder in folders for file in folder.iterdir() if is_weights(file.name)]
     total = sum(file.stat().st_size for file in weights)
     assert len(remote.ranges) == len(weights) == 2 + shards
     assert json.loads(run.stdout)["bytes_missing"] == total
@@ -209,6 +214,130 @@ def test_a_check_reads_headers_and_a_merge_then_downloads_with_progress(
     assert events[-1]["event"] == "done"
     run = run_studio("check", recipe, "--json", **offline(tmp_path / "home"))
     assert json.loads(run.stdout)["bytes_missing"] == 0
+
+
+OPEN = """
+import json, sys
+from studio.weights.remote import open_model
+tensors = open_model(sys.argv[1]).tensors.values()
+print(json.dumps([[t.name, t.dtype, t.shape, t.file.name, t.nbytes] for t in tensors]))
+"""
+
+
+def opened(model: str | Path, **changes: str) -> list[list[object]]:
+    """The tensors of a model as a process opens it."""
+    run = subprocess.run(
+        [sys.executable, "-c", OPEN, str(model)],
+        capture_output=True,
+        text=True,
+        env=environment(**changes),
+    )
+    assert run.returncode == 0, run.stderr
+    found: list[list[object]] = json.loads(run.stdout)
+    return found
+
+
+@pytest.mark.parametrize("writer", ["today's", "that of 2023"])
+@pytest.mark.parametrize("count", [3, 1500])
+def test_of_a_bin_file_only_what_tells_of_its_tensors_is_fetched(
+    tmp_path: Path, remote: Hub, writer: str, count: int
+) -> None:
+    """Few tensors, and so many that neither pickle nor directory fit into the first requests."""
+    extra = {f"model.{'x' * 100}.{number}.scale": torch.ones(999) for number in range(count)}
+    folder = write_checkpoint(tmp_path / "wide", layers=1, format="bin", vocab_size=9999)
+    path = folder / "pytorch_model.bin"
+    torch.save(torch.load(path) | extra, path)
+    if writer != "today's":
+        write_without(path, ".format_version", ".storage_alignment")
+    remote.repositories[NAMES[0]] = folder
+    assert opened(NAMES[0], **online(remote, tmp_path / "home")) == opened(folder)
+    assert remote.downloads() and not any(is_weights(file) for file in remote.downloads())
+    given = sum(size for _, size in remote.ranges)
+    assert given == 200_000 if count == 3 else given < path.stat().st_size / 4
+
+
+def write_without(path: Path, *names: str) -> None:
+    """Leave records out of a .bin file, as older versions of torch do."""
+    with zipfile.ZipFile(path) as archive:
+        records = {record.filename: archive.read(record) for record in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            if not name.endswith(names):
+                archive.writestr(name, data)
+
+
+class Code:
+    """Pickles as a call."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1 + 1",)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def legacy(path: Path) -> None:
+    torch.save(torch.load(path), path, _use_new_zipfile_serialization=False)
+
+
+def spoilt(path: Path) -> None:
+    data = path.read_bytes()
+    at = data.index(b"embed_tokens")
+    path.write_bytes(data[:at] + b"X" + data[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut, "pytorch_model.bin: cut short or damaged (BadZipFile"),
+        (spoilt, 'pytorch_model.bin: cut short or damaged (BadZipFile: "Bad CRC-32'),
+        (legacy, "pytorch_model.bin: in the format before torch 1.6; convert the model"),
+        (lambda path: torch.save({"x": Code()}, path), "it asks to run 'eval'"),
+        (lambda path: path.write_text("<html>"), "pytorch_model.bin: not a .bin file"),
+        (lambda path: path.write_text(""), "check the name, your connection"),
+    ],
+)
+def test_a_bin_file_that_cannot_be_read_is_a_clear_error_without_its_download(
+    tmp_path: Path, remote: Hub, recipe: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    folder = remote.repositories[NAMES[1]]
+    shutil.rmtree(folder)
+    write_checkpoint(folder, seed=2, layers=3, format="bin")
+    spoil(folder / "pytorch_model.bin")
+    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    assert run.returncode == 2
+    assert message in run.stderr and NAMES[1] in run.stderr and "Traceback" not in run.stderr
+    assert not any(is_weights(file) for file in remote.downloads())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_server_that_gives_no_parts_is_a_clear_error_and_not_a_download(
+    tmp_path: Path, remote: Hub, recipe: Path, file: str
+) -> None:
+    folder = remote.repositories[NAMES[0]]
+    (folder / "model.safetensors").unlink()
+    (folder / file).touch()
+    os.truncate(folder / file, 64 << 20)
+    remote.whole.add(file)
+    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    assert run.returncode == 2
+    assert f"{NAMES[0]}: {file} is not given in parts" in run.stderr
+    assert f"hf download {NAMES[0]}" in run.stderr
+    assert remote.sent < 32 << 20
+
+
+def test_weights_that_the_hub_lacks_are_a_clear_error(
+    tmp_path: Path, remote: Hub, recipe: Path
+) -> None:
+    (remote.repositories[NAMES[0]] / "model.safetensors").unlink()
+    shutil.rmtree(remote.repositories[NAMES[1]])
+    write_checkpoint(remote.repositories[NAMES[1]], seed=2, layers=3, shards=3)
+    (remote.repositories[NAMES[1]] / "model-00002-of-00003.safetensors").unlink()
+    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    assert run.returncode == 2
+    assert f"- {NAMES[0]}: the Hub repository has no safetensors or .bin weights" in run.stderr
+    assert f"- {NAMES[1]}: 1 of 3 files of weights are missing: model-00002-of-" in run.stderr
 
 
 def test_a_header_longer_than_the_first_part_is_read_whole(tmp_path: Path, remote: Hub) -> None:
