@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from studio.errors import StudioError
 from studio.serve.batch import Completions
 from studio.serve.engine import Completion, Identity, Piece
 from studio.serve.engine import Prompt as Sent
-from studio.serve.formats import choose, detect
+from studio.serve.formats import choose, detect, edited
+from studio.serve.kept import Formats
 from studio.serve.sampling import Sampling
 from tests.test_architecture import ROOT
 
@@ -113,12 +115,13 @@ def test_a_folder_is_started_by_its_whole_path_and_an_endpoint_by_its_name() -> 
     )
 
 
+EDITED = "{{ bos_token }}{% for m in messages %}Guest: {{ m.content }}\nHost:{% endfor %}"
 YAML = """\
 name: small
 project: demo
 models:
   - {label: instruct, source: demo/models/instruct}
-  - {label: story, source: demo/models/story, prompt_format: chatml}
+  - {label: story, source: demo/models/story, prompt_format: edited}
 primary: [instruct, story]
 prompts: [PROMPTS]
 sampling: careful
@@ -132,6 +135,8 @@ def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> 
     file.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
     (tmp_path / "TRIAL.yaml").write_text(YAML.replace("PROMPTS", str(file)))
     environment = {**os.environ, "STUDIO_DATA": str(tmp_path / "data")}
+    kept = Formats(tmp_path / "data" / "serve")
+    kept.save("demo/models/story", edited(EDITED, ["Guest:"], None))
 
     def generate(what: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "studio", "generate", str(what), "--json"]
@@ -152,13 +157,18 @@ def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> 
     found = trial.answers()
     assert set(found) == set(trial.needed) and len(found) == 18
     formats = {answer.model: answer.prompt_format for answer in found.values()}
-    assert formats["story"] == "chatml" and formats["instruct"].startswith("own")
+    assert formats["story"] == f"edited:{sha256(EDITED.encode()).hexdigest()[:8]}"
+    assert formats["instruct"].startswith("own:")
+    assert {"Guest:" in answer.sampling["stop"] for answer in found.values()} == {True, False}
     for answer in found.values():
         assert answer.identity["engine"] and answer.identity["fingerprint"]
         assert answer.sampling["temperature"] == 0.7 and answer.sampling["seed"] == answer.seed
         assert 0 < answer.completion_tokens <= 8 and answer.prompt_tokens > 3
     lines = (folder / "answers.jsonl").read_text().splitlines(keepends=True)
     (folder / "answers.jsonl").write_text("".join(lines[:16]))
+    kept.save("demo/models/story", edited(EDITED + " ", [], None))
+    other = generate(tmp_path / "TRIAL.yaml")
+    assert other.returncode == 2 and "with another design" in other.stderr
     again = generate(folder)
     assert again.returncode == 0, again.stderr
     assert [json.loads(line)["event"] for line in again.stdout.splitlines()][-1] == "done"

@@ -10,8 +10,8 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +20,7 @@ from studio.errors import StudioError
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/@:+()-]{0,95}")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 Pair = tuple[str, str]
+FindFormat = Callable[[str, str | None], tuple[str, tuple[str, ...]] | None]
 
 
 class Compare(StrEnum):
@@ -38,16 +39,26 @@ class Reveal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Format:
+    """A prompt format that is written out: a Jinja chat `template`, and the strings before which
+    an answer ends."""
+
+    template: str
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model of a trial.
 
     `label` names it in ratings and reports. `source` is a folder, a Hub id or an endpoint.
-    `prompt_format` is the name of a chat template; None is the model's own.
+    `prompt_format` is the name of a chat template, or one that is written out; None is the model's
+    own.
     """
 
     label: str
     source: str
-    prompt_format: str | None = None
+    prompt_format: str | Format | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +153,21 @@ class Design:
         """64 hex digits that change with any field of the design."""
         canonical = json.dumps(self.as_data(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def with_formats(design: Design, written: FindFormat) -> Design:
+    """The design with every format that someone keeps for a model written out in it.
+
+    So the hash tells when such a format is changed, and another machine needs the design alone.
+    `written` tells what a model's source and the format's name stand for: a template and its stop
+    strings, or None where the name says enough.
+    """
+    models = []
+    for model in design.models:
+        named = model.prompt_format
+        found = None if isinstance(named, Format) else written(model.source, named)
+        models.append(replace(model, prompt_format=Format(*found)) if found else model)
+    return replace(design, models=tuple(models))
 
 
 def check_label(label: str, what: str) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from studio.arena.design import Compare, Design, Exclusions, Model, Reveal
+from studio.arena.design import Compare, Design, Exclusions, Format, Model, Reveal
 from studio.errors import StudioError, nearest
 
+LONGEST_TEMPLATE = 50_000
 _FIELDS = [field.name for field in dataclasses.fields(Design)]
 _TUPLES = ("prompts", "categories", "scores", "primary")
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -128,11 +129,26 @@ def _model(entry: Any) -> Model:
     for key, value in entry.items():
         if key not in known:
             raise _KeyProblem("models", f'unknown key "{key}"{nearest(str(key), known)}')
-        if not isinstance(value, str) and not (value is None and key == "prompt_format"):
+        if not isinstance(value, str) and key != "prompt_format":
             raise _KeyProblem("models", f"{key}: expected text")
     if missing := {"label", "source"} - entry.keys():
         raise _KeyProblem("models", f"{', '.join(sorted(missing))} is missing")
-    return Model(**entry)
+    return Model(**{**entry, "prompt_format": _format(entry.get("prompt_format"))})
+
+
+def _format(value: Any) -> str | Format | None:
+    """A format by its name, or written out as template and stop."""
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if not isinstance(value, dict) or not {"template"} <= value.keys() <= {"template", "stop"}:
+        raise _KeyProblem("models", "prompt_format: expected a name, or template and stop")
+    template, stop = value["template"], value.get("stop", ())
+    if not isinstance(template, str) or not 0 < len(template) <= LONGEST_TEMPLATE:
+        longest = f"{LONGEST_TEMPLATE:,}"
+        raise _KeyProblem("models", f"template: expected text of at most {longest} characters")
+    if not isinstance(stop, list | tuple) or any(not isinstance(s, str) or not s for s in stop):
+        raise _KeyProblem("models", "stop: expected a list of texts")
+    return Format(template, tuple(stop))
 
 
 def _exclusions(value: Any) -> Exclusions:

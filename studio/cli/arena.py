@@ -1,12 +1,14 @@
 """The commands on blind trials: design, amend, pack, collect, results."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.cli.progress import emit
 from studio.errors import StudioError
+from studio.settings import read_settings
 
 if TYPE_CHECKING:
     from studio.arena.design import Design
@@ -65,15 +67,19 @@ def _read_text(path: Path) -> str:
 
 
 def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
-    """The design of a TRIAL.yaml, its sampling checked, and the prompts it chooses."""
+    """The design of a TRIAL.yaml, what it names here written out, and the prompts it chooses."""
+    from studio.arena.design import with_formats
     from studio.arena.design_yaml import load_design
     from studio.arena.prompts import choose, load_prompts
+    from studio.serve.kept import Formats
     from studio.serve.sampling import PRESETS, Sampling
 
     presets = {name: sampling.as_data() for name, sampling in PRESETS.items()}
     for values in presets.values():
         del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
     design = load_design(_read_text(path), path.name, presets)
+    formats = Formats(read_settings(os.environ).data_dir / "serve")
+    design = with_formats(design, formats.written)
     Sampling.from_data({k: v for k, v in design.sampling.items() if k != "preset"})
     prompts = choose(
         load_prompts(*map(Path, design.prompts)),

@@ -119,18 +119,22 @@ def _generated(completion: "Completion", request: "Request", fitted: Fitted) -> 
 
 
 def _format_name(used: "Format") -> str:
-    """The format's name; a model's own template has none, but a hash that tells it from others."""
-    if used.name != "own":
+    """The format's name; a template that has none of its own is told from others by a hash."""
+    if used.name not in ("own", "edited"):
         return used.name
-    return f"own:{hashlib.sha256(used.template.encode()).hexdigest()[:8]}"
+    return f"{used.name}:{hashlib.sha256(used.template.encode()).hexdigest()[:8]}"
 
 
 def format_of(model: Model, folder: Path | None, say: Callable[[str], None]) -> "Format":
     """The format the design names, or the model's own; raises StudioError where none is known."""
-    from studio.serve.formats import choose, detect, mismatch
+    from studio.serve.formats import choose, detect, edited, mismatch
 
-    if model.prompt_format is not None:
-        used = choose(model.prompt_format, folder)
+    wanted = model.prompt_format
+    if wanted is not None:
+        if isinstance(wanted, str):
+            used = choose(wanted, folder)
+        else:
+            used = edited(wanted.template, wanted.stop, folder)
         if told := mismatch(model.source, folder, used):
             say(f"note: {model.label}: {told}")
         return used
@@ -138,6 +142,6 @@ def format_of(model: Model, folder: Path | None, say: Callable[[str], None]) -> 
     if found is None:
         raise StudioError(
             f"{model.label}: neither its files nor its makers tell its prompt format; name one in "
-            "the design (prompt_format)"
+            "the design (prompt_format), or edit one in the Serve tab before the design is fixed"
         )
     return found

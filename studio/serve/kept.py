@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.durable import locked, write_whole
-from studio.errors import StudioError
-from studio.serve.formats import Format, edited
+from studio.errors import StudioError, nearest
+from studio.serve.formats import EDITED, OWN, Format, edited, format_names
 from studio.serve.sampling import PRESETS, Sampling
 from studio.weights.strict_json import read_object
 
@@ -61,20 +61,55 @@ class Presets:
 
 
 class Formats:
-    """The prompt formats that the user edited, by model."""
+    """The prompt formats that the user edited, by model; a folder counts under any name it has."""
 
     def __init__(self, folder: Path) -> None:
         self._kept = Kept(folder / "formats.json")
 
     def of(self, model: str, folder: Path | None) -> Format | None:
         """The edited format of a model, None if there is none."""
-        data = self._kept.read().get(model)
+        data = self._data(model)
         return edited(data["template"], data["stop"], folder) if data else None
+
+    def written(self, model: str, name: str | None) -> tuple[str, tuple[str, ...]] | None:
+        """Template and stop strings of the edited format, where that is what `name` means.
+
+        "edited" is the model's edited format, None is that too if there is one. None comes back for
+        every other name of a format. Raises StudioError for a name of none, and for "edited" where
+        nothing was.
+        """
+        data = self._data(model) if name in (None, EDITED) else None
+        if data:
+            return str(data["template"]), tuple(data["stop"])
+        if name == EDITED:
+            raise StudioError(
+                f"{model}: no prompt format was edited for it here; save one in the Serve tab, "
+                f"under Prompt format, or use {', '.join((OWN, *format_names()))}"
+            )
+        if name not in (None, OWN, *format_names()):
+            known = (OWN, EDITED, *format_names())
+            raise StudioError(
+                f'{model}: "{name}" is not a prompt format{nearest(str(name), known)}; use '
+                f"{', '.join(known)}"
+            )
+        return None
 
     def save(self, model: str, used: Format | None) -> None:
         """Keep an edited format for a model, None to forget it."""
         kept = used and {"template": used.template, "stop": list(used.stop)}
-        self._kept.put(model, kept)
+        for old in [each for each in self._kept.read() if _place(each) == _place(model)]:
+            self._kept.put(old, None)
+        self._kept.put(_place(model), kept)
+
+    def _data(self, model: str) -> dict[str, Any] | None:
+        kept = {_place(each): data for each, data in self._kept.read().items()}
+        return kept.get(_place(model))
+
+
+def _place(model: str) -> str:
+    """A folder's whole path; a Hub id as it is."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.is_dir() else model
 
 
 def _checked(name: object) -> str:

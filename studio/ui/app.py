@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from studio.serve.kept import Formats
 from studio.serve.processes.fleet import Fleet
 from studio.settings import Settings
 from studio.ui.access import Access
@@ -58,7 +59,8 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
     fleet = Fleet(settings.data_dir / "engines")
     trials = Trials(settings.data_dir.absolute() / "trials", access)
     raters = Raters(settings.data_dir.absolute() / "raters")
-    form = Form(settings.data_dir.absolute() / "prompts", jobs.folder)
+    formats = Formats(settings.data_dir / "serve")
+    form = Form(settings.data_dir.absolute() / "prompts", jobs.folder, formats.written)
     bases = Bases(settings.data_dir, command)
 
     with gr.Blocks(title="Merge Studio", analytics_enabled=False, fill_width=True) as page:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import yaml
 
-from studio.arena.design import Compare, Design, Exclusions, Model, Reveal
+from studio.arena.design import Compare, Design, Exclusions, Format, Model, Reveal, with_formats
 from studio.arena.design_yaml import design_from_data, dump_design, load_design
 from studio.errors import StudioError
 from tests.arena.trials import design
@@ -79,6 +79,21 @@ def test_the_hash_changes_with_every_field() -> None:
     assert len(hashes | {plain.hash}) == len(changes) + 1
 
 
+def test_an_edited_format_is_written_out_and_hashed() -> None:
+    def written(source: str, name: str | None) -> tuple[str, tuple[str, ...]] | None:
+        return (f"template of {source}", ("END",)) if name is None else None
+
+    plain = load_design(YAML, "TRIAL.yaml", PRESETS)
+    found = with_formats(plain, written)
+    kept = Format("template of merges/gradient-3", ("END",))
+    assert [m.prompt_format for m in found.models] == [kept, "vicuna", "alpaca"]
+    assert load_design(dump_design(found), "again", {}) == found
+    assert with_formats(found, lambda source, name: ("another", ())).models[0] == found.models[0]
+    changed = with_formats(plain, lambda source, name: None if name else ("template", ("END",)))
+    assert len({plain.hash, found.hash, changed.hash}) == 3
+    assert with_formats(plain, lambda source, name: None).hash == plain.hash
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -99,6 +114,9 @@ def test_the_hash_changes_with_every_field() -> None:
         ("faster_than: 1.5", "faster: 1.5", 'exclusions: unknown key "faster"'),
         ("reveal: each", "reveal: each\nreveal: end", "a key is given twice"),
         ("project: creative", "", "project: is missing"),
+        ("prompt_format: vicuna", "prompt_format: {stop: [a]}", "a name, or template and stop"),
+        ("prompt_format: vicuna", "prompt_format: {template: ''}", "template: expected text"),
+        ("prompt_format: vicuna", "prompt_format: {template: x, stop: ['']}", "stop: expected a"),
         ("name: gradient-3", "name: [", "line 3: this is not valid YAML"),
     ],
 )  # fmt: skip

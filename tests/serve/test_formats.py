@@ -19,6 +19,9 @@ from studio.serve.formats import (
     write_prompt,
 )
 from studio.serve.kept import Formats
+from tests.test_architecture import ROOT
+
+DEMO = ROOT / "demo" / "models"
 
 MODELS = Path("demo/models")
 HI = [{"role": "user", "content": "Hi!"}]
@@ -162,3 +165,30 @@ def test_edited_formats_are_kept_by_model(tmp_path: Path) -> None:
     assert Formats(tmp_path).of("other", None) is None
     Formats(tmp_path).save("m", None)
     assert json.loads((tmp_path / "formats.json").read_text()) == {}
+
+
+def test_a_trial_may_name_what_was_edited(tmp_path: Path) -> None:
+    """None is the model's format as the Serve tab takes it: the edited one where there is one."""
+    own = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    formats = Formats(tmp_path)
+    formats.save("demo/models/story", edited(own, ["<"], None))
+    for model in ("demo/models/story", str(DEMO / "story"), "demo/../demo/models/story/"):
+        assert formats.written(model, None) == (own, ("<",)) == formats.written(model, "edited")
+        assert formats.written(model, "own") is None is formats.written(model, "vicuna")
+        with pytest.raises(StudioError, match=r'"vicunna" is not a .*\(did you mean "vicuna"'):
+            formats.written(model, "vicunna")
+    assert formats.written("demo/models/base", None) is None
+    with pytest.raises(StudioError, match="demo/models/base: no prompt format was edited for it"):
+        formats.written("demo/models/base", "edited")
+    formats.save(str(DEMO / "story"), None)
+    assert formats.written("demo/models/story", None) is None
+
+
+def test_formats_kept_under_an_older_name_are_found_and_replaced(tmp_path: Path) -> None:
+    own = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    old = {"demo/models/story": {"template": "old", "stop": []}}
+    (tmp_path / "formats.json").write_text(json.dumps(old))
+    formats = Formats(tmp_path)
+    assert formats.written(str(DEMO / "story"), None) == ("old", ())
+    formats.save(str(DEMO / "story"), edited(own, [], None))
+    assert list(json.loads((tmp_path / "formats.json").read_text())) == [str(DEMO / "story")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.arena.cards import read_card
-from studio.arena.design import Design
+from studio.arena.design import Design, FindFormat, Format, with_formats
 from studio.arena.design_yaml import design_from_data
 from studio.arena.ledger import Ledger, prompt_hash
 from studio.arena.power import plan
@@ -29,14 +29,19 @@ _FIELDS = (
 )  # fmt: skip
 
 
+def _none(model: str, name: str | None) -> None:
+    """No format was edited."""
+
+
 class Form:
     """What a trial can be made of: prompt files, models and sampling presets.
 
-    `uploads`: where uploaded prompt files are kept; `merges`: where finished merges are.
+    `uploads`: where uploaded prompt files are kept; `merges`: where finished merges are; `written`:
+    the prompt formats that were edited for models, see `with_formats`.
     """
 
-    def __init__(self, uploads: Path, merges: Path) -> None:
-        self._uploads, self._merges = uploads, merges
+    def __init__(self, uploads: Path, merges: Path, written: FindFormat = _none) -> None:
+        self._uploads, self._merges, self._written = uploads, merges, written
 
     def choices(self) -> dict[str, Any]:
         """Everything the form offers."""
@@ -62,13 +67,15 @@ class Form:
         values = PRESETS[sampling].as_data()
         del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
         design = design_from_data({**data, "sampling": {"preset": sampling, **values}})
+        design = with_formats(design, self._written)
         if not (some := chosen(design, prompts)):
             raise StudioError("none of the prompts fits this choice; choose more of them")
         return design, some
 
     def planned(self, data: object, ledger: Ledger) -> dict[str, Any]:
-        """What the trial can be expected to find, how much work it is, what its project may still
-        spend, and how many of its prompts were seen before."""
+        """What the trial can be expected to find, how much work it is, which models are asked in
+        an edited format, what its project may still spend, and how many prompts were seen before.
+        """
         design, prompts = self.design(data)
         account = ledger.account(design.project)
         told = plan(design, len(prompts))
@@ -80,6 +87,7 @@ class Form:
             "votes": told.votes * pairs,
             "answers": len(design.used_models) * len(prompts) * design.draws,
             "pairs": [list(pair) for pair in design.comparisons],
+            "edited": [m.label for m in design.models if isinstance(m.prompt_format, Format)],
             "left": account.left,
             "seen": sum(prompt_hash(prompt) in account.burnt for prompt in prompts),
         }

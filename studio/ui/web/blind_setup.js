@@ -1,6 +1,6 @@
 // Setting up a trial: what is decided before the first answer, with what it can find told first.
 // desk: { isDemo, leave(), taken() }
-const FORMATS = [["", "its own"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
+const FORMATS = [["", "the model's"], ["own", "own"], ["edited", "edited in Serve"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
 const ENGINES = [["", "vLLM where it is installed"], ["embedded", "embedded: for small models"], ["vllm", "vLLM"]];
 const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
 
@@ -111,6 +111,7 @@ function setupView(desk) {
     told.replaceChildren(...(found.error ? [h("p", { class: "ms-hint ms-error" }, found.error)] : [
       h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
       h("p", { class: "ms-hint" }, `${found.answers} answers to make, ${found.votes} votes that count${found.pairs.length > 1 ? ` over ${found.pairs.length} comparisons` : ""}, and a few more to measure the raters. Primary: is ${found.pairs[0][0]} better than ${found.pairs[0][1]}?`),
+      found.edited.length > 0 && h("p", { class: "ms-hint" }, `Asked in the prompt format that was edited in the Serve tab, which the design keeps as it is now: ${found.edited.join(", ")}.`),
       h("p", { class: "ms-hint" }, `Of its errors this project has ${number(100 * found.left)} % left.${found.seen ? ` ${found.seen} of the prompts were seen before, by tuning or by an earlier verdict.` : ""}`)]));
   }
   async function fix(event) {

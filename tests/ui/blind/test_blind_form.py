@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from studio.arena.design import Format
 from studio.arena.ledger import Ledger
 from studio.errors import StudioError
 from studio.settings import Settings
@@ -44,6 +45,16 @@ PROMPTS = "- {id: x, category: c, prompt: Sing of a river.}\n"
 @pytest.fixture
 def form(tmp_path: Path) -> Form:
     return Form(tmp_path / "prompts", tmp_path / "merges")
+
+
+def test_form_takes_formats_that_were_edited(tmp_path: Path) -> None:
+    def written(source: str, name: str | None) -> tuple[str, tuple[str, ...]] | None:
+        return ("template", ("END",)) if source == "demo/models/instruct" else None
+
+    form = Form(tmp_path / "prompts", tmp_path / "merges", written)
+    assert form.planned(FILLED, Ledger(tmp_path))["edited"] == ["one"]
+    design, _ = form.design(FILLED)
+    assert [m.prompt_format for m in design.models] == [Format("template", ("END",)), "alpaca"]
 
 
 def test_form_offers_what_is_there(form: Form, tmp_path: Path) -> None:
