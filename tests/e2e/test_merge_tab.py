@@ -91,6 +91,21 @@ def test_tune_merge_and_generate(studio: Visited, visit: Callable[..., Page]) ->
     assert shown == pytest.approx(made, abs=0.06)
     assert [0.25, 0.3, moved] == anchors_of((result / "recipe.yaml").read_text())
     assert_generates(result)
+    go_on(page, str(result))
+
+
+def go_on(page: Page, result: str) -> None:
+    """What a merge is made for is one press away."""
+    done = page.locator(".ms-work")
+    done.get_by_role("button", name="Serve it: tuned").click()
+    serve = page.get_by_role("group", name="Models to serve")
+    expect(serve.locator(":checked")).to_have_count(1, timeout=20_000)
+    expect(serve.locator(":checked")).to_have_attribute("data-model", result)
+    page.get_by_role("tab", name="Merge").click()
+    done.get_by_role("button", name="Compare it blind: tuned").click()
+    first = page.get_by_label("The model that should be better")
+    expect(first).to_have_value(result, timeout=20_000)
+    page.get_by_role("tab", name="Merge").click()
 
 
 def anchors_of(recipe: str) -> list[float]:

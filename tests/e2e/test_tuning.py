@@ -295,14 +295,14 @@ def chart_of_heat(page: Page) -> Locator:
 
 def test_base_model_shows_what_changed_against_it(page: Page) -> None:
     before = page.locator(".ms-legend strong").all_inner_texts()
-    page.get_by_label("Compare").select_option("demo/models/base")
-    expect(page.get_by_text("in task-vector space")).to_be_visible(timeout=30_000)
+    page.get_by_label("Compare", exact=True).select_option("demo/models/base")
+    expect(page.get_by_text("Share by layer, % of the task vectors")).to_be_visible(timeout=30_000)
     settled(page)
     expect(page.locator(".ms-words")).to_contain_text("what changed from")
     assert page.locator(".ms-legend strong").all_inner_texts() != before
     show(page, "Similarity")
     page.get_by_label("Similarity by layer: which").select_option("survives")
-    expect(page.get_by_text("delta from the base is left")).to_be_visible()
+    expect(page.get_by_text("task vector is left in the result")).to_be_visible()
 
 
 def test_library_keeps_recipes_with_notes(page: Page, studio: Visited) -> None:
@@ -330,6 +330,39 @@ def test_library_keeps_recipes_with_notes(page: Page, studio: Visited) -> None:
     library.get_by_role("button", name="Really delete").click()
     expect(library.get_by_text("Nothing saved yet.")).to_be_visible()
     assert not file.exists()
+
+
+def test_a_file_of_the_library_that_cannot_be_read_is_told(page: Page, studio: Visited) -> None:
+    (studio.data / "recipes" / "broken.yaml").mkdir(parents=True)
+    page.get_by_role("button", name="Library").click()
+    library = page.get_by_role("region", name="Library")
+    expect(library.get_by_text("broken.yaml cannot be read: Is a directory")).to_be_visible()
+    expect(library.get_by_role("button", name="Open broken")).to_have_count(0)
+    page.get_by_label("Recipe", exact=True).locator("option", has_text="broken").wait_for(
+        state="detached"
+    )
+    (studio.data / "recipes" / "broken.yaml").rmdir()
+
+
+def test_undo_and_redo_outlast_a_reload(page: Page) -> None:
+    field(page, LAST).fill("0.61")
+    page.get_by_role("button", name="Add an anchor to component-1").click()
+    assert values(page, "component-1", 4)[-1] == "0.61"
+    page.reload()
+    undo, redo = (page.get_by_role("button", name=name, exact=True) for name in ("Undo", "Redo"))
+    undo.click()
+    assert values(page, "component-1", 3)[-1] == "0.61"
+    undo.click()
+    assert values(page, "component-1", 3)[-1] == "0.5"
+    expect(undo).to_be_disabled()
+    page.reload()
+    redo.click()
+    redo.click()
+    assert values(page, "component-1", 4)[-1] == "0.61"
+    expect(redo).to_be_disabled()
+    other = page.context.new_page()  # begins with the latest recipe, and a history of its own
+    other.goto(page.url)
+    expect(other.get_by_role("button", name="Undo", exact=True)).to_be_disabled(timeout=30_000)
 
 
 def test_two_tabs_do_not_disturb_each_other(page: Page, studio: Visited) -> None:

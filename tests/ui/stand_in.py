@@ -1,7 +1,8 @@
 """A stand-in for `python -m studio` that obeys the same contract and merges nothing.
 
 What it does depends on the name of the result: `slow…` takes a minute, `crash…` dies, `bad…`
-refuses the recipe, `stubborn…` ignores signals, anything else is done in half a second.
+refuses the recipe, `stubborn…` ignores signals, anything else is done in half a second. `preview`
+stops half way until there is a file `go` in the data folder; then the real one measures.
 """
 
 import json
@@ -66,6 +67,17 @@ def check(out: Path) -> None:
          shards=1, peak_memory=3, seconds=0.1, warnings=["mind the step"], notes=[])  # fmt: skip
 
 
+def preview() -> None:
+    signal.signal(signal.SIGTERM, cancelled)
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    while not (Path(os.environ["STUDIO_DATA"]) / "go").exists():
+        emit(event="progress", phase="measure", done=TOTAL // 2, total=TOTAL)
+        time.sleep(0.05)
+    os.execv(sys.executable, [sys.executable, "-m", "studio", *sys.argv[1:]])
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "preview":
+        preview()
     target = Path(sys.argv[sys.argv.index("--out") + 1])
     merge(Path(sys.argv[2]), target) if sys.argv[1] == "merge" else check(target)

@@ -70,7 +70,9 @@ FORGED = [None, "", "wrong", True, 0, ["a"], {"$ne": ""}, "None"]
 
 
 @pytest.mark.parametrize("token", FORGED)
-@pytest.mark.parametrize("function", ["check_merge", "start_merge", "cancel_merge", "measure"])
+@pytest.mark.parametrize(
+    "function", ["check_merge", "start_merge", "cancel_merge", "measure", "cancel_measuring"]
+)
 @pytest.mark.parametrize("kind", ["closed", "owned"], indirect=True)
 def test_only_the_owner_starts_or_stops_anything(
     client: httpx.Client, studio: Studio, kind: str, function: str, token: object

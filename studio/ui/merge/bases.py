@@ -114,6 +114,10 @@ class Bases:
             basis.is_wanted = True
             self._begin(basis, self._measure)
 
+    def cancel(self, basis: Basis) -> None:
+        """Let an exact measurement that was asked for end; what is shown goes on being shown."""
+        basis.is_wanted = False
+
     def close(self) -> None:
         """Stop measuring."""
         self._measuring.close()
@@ -140,8 +144,9 @@ class Bases:
             work(basis, plan)
         except StudioError as error:
             basis.problem = str(error)
-        except OSError:
+        except OSError as error:
             log.exception("the sources could not be measured")
+            basis.problem = f"the sources could not be read ({error}); mend that and wait a moment"
         finally:
             basis.is_measuring, basis.progress = False, None
 
@@ -170,7 +175,8 @@ class Bases:
         def show(part: float) -> None:
             basis.progress = part
 
-        self._measuring.run(plan.recipe, show)
+        if not self._measuring.run(plan.recipe, show, lambda: basis.is_wanted):
+            return
         found = self._grams.load(plan)
         if np.isnan(found).any():
             raise StudioError("the sources changed while they were measured; measure them again")

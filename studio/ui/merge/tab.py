@@ -55,6 +55,11 @@ class MergeDesk:
         self.access.require_owner(request.get("token"), "measuring")
         return self.tuner.measure(self._recipe(request), self._base(request))
 
+    def cancel_measuring(self, request: Request) -> Answer:
+        """Cancel that for everyone; what was kept before stays kept."""
+        self.access.require_owner(request.get("token"), "cancelling")
+        return self.tuner.cancel(self._recipe(request), self._base(request))
+
     def read_yaml(self, request: Request) -> Answer:
         """An uploaded recipe, for the page."""
         text = request.get("text")
@@ -213,9 +218,9 @@ def describe_methods() -> Answer:
 def merge_tab(desk: MergeDesk) -> gr.HTML:
     """The tab's one component; its value tells the page what recipes there are."""
     handlers = (
-        desk.preview, desk.tensors, desk.measure, desk.read_yaml, desk.write_yaml, desk.library,
-        desk.open_recipe, desk.save_recipe, desk.delete_recipe, desk.check_merge, desk.start_merge,
-        desk.cancel_merge, desk.state,
+        desk.preview, desk.tensors, desk.measure, desk.cancel_measuring, desk.read_yaml,
+        desk.write_yaml, desk.library, desk.open_recipe, desk.save_recipe, desk.delete_recipe,
+        desk.check_merge, desk.start_merge, desk.cancel_merge, desk.state,
     )  # fmt: skip
     shipped = [
         {

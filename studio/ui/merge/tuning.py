@@ -30,7 +30,7 @@ class Tuner:
         """
         basis, base, base_problem = self._look(recipe, layers, base)
         # Asked first: whoever is told that nothing is measured any more also gets what was found.
-        is_measuring, progress = basis.is_measuring, basis.progress
+        is_measuring, is_wanted, progress = basis.is_measuring, basis.is_wanted, basis.progress
         gram, estimate = basis.known
         with self._my_turn():
             found = preview(recipe, basis.layout, basis.sizes, gram, base)
@@ -40,7 +40,8 @@ class Tuner:
             "basis": "assumed" if gram is None else "estimated" if estimate else "exact",
             "sampled": round(estimate.part, 5) if estimate else None,
             "measuring": is_measuring,
-            "progress": progress,
+            "wanted": is_wanted,
+            "progress": 0.0 if progress is None and is_measuring and is_wanted else progress,
             "problem": basis.problem,
             "missing": list(basis.missing),
             "large": basis.is_large,
@@ -59,6 +60,11 @@ class Tuner:
         basis = self._bases.of(recipe, 1, base)
         self._bases.measure(basis)
         return {"measuring": basis.is_measuring, "problem": basis.problem}
+
+    def cancel(self, recipe: Recipe, base: str | None = None) -> dict[str, Any]:
+        """Let the exact measurement of the sources end, whoever asked for it."""
+        self._bases.cancel(self._bases.of(recipe, 1, base))
+        return {}
 
     def _look(self, recipe: Recipe, layers: int, base: str | None) -> tuple[Basis, str | None, str]:
         """The basis to show, with the base if that can be, and else why not."""

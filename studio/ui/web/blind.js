@@ -13,7 +13,7 @@ function enter(next) {
 }
 const openList = () => { enter(trialList()); listed = ""; poll(); };
 const rate = (trial) => enter(ratingView({ trial, leave: openList }));
-const setUp = (isDemo) => enter(setupView({ isDemo, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
+const setUp = (isDemo, model = null) => enter(setupView({ isDemo, model, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
 const results = (trial) => enter(resultsView({ trial, leave: openList }));
 
 function trialList() {
@@ -110,4 +110,10 @@ async function poll() {
 }
 window.addEventListener("merge-studio-token", () => { listed = ""; poll(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+function compareWish() { // a merge that was just made, as the first model of a new trial
+  const model = takeWish("Blind");
+  if (model !== null) setUp(false, model);
+}
+window.addEventListener("merge-studio-wish", compareWish);
 openList();
+compareWish();

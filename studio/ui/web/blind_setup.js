@@ -1,5 +1,5 @@
 // Setting up a trial: what is decided before the first answer, with what it can find told first.
-// desk: { isDemo, leave(), taken() }
+// desk: { isDemo, model: the first one's folder or null, leave(), taken() }
 const FORMATS = [["", "the model's"], ["own", "own"], ["edited", "edited in Serve"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
 const ENGINES = [["", "vLLM where it is installed"], ["embedded", "embedded: for small models"], ["vllm", "vLLM"]];
 const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
@@ -146,6 +146,10 @@ function setupView(desk) {
     engine.value = "embedded";
     [draws.value, alpha.value, project.value] = [1, 0, "demo"];
   }
+  function compareFirst(models) {
+    const first = { source: desk.model, label: labelFor(desk.model) };
+    [first, ...models.filter((model) => model.source !== desk.model)].slice(0, 2).forEach((model, index) => rows.children[index].set(model));
+  }
   ask("choices", {}).then((found) => {
     if (found.error) { say(found.error); return; }
     choices = found;
@@ -154,6 +158,7 @@ function setupView(desk) {
     sampling.replaceChildren(...Object.keys(found.presets).map((preset) => h("option", { value: preset }, preset)));
     sampling.value = "careful";
     found.models.slice(0, 2).forEach((model, index) => rows.children[index].set(model));
+    if (desk.model) compareFirst(found.models);
     if (desk.isDemo) demonstrate(found.models);
     planNow();
   });

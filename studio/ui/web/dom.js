@@ -83,6 +83,19 @@ function copyButton(text, what) {
   });
   return button;
 }
+// A model to go on with in another tab of the page, which is made when it is first opened.
+function goOnIn(tab, model) {
+  window.mergeStudioWish = { tab, model };
+  [...document.querySelectorAll('#tabs button[role="tab"]')].find((each) => each.textContent.trim() === tab)?.click();
+  window.dispatchEvent(new Event("merge-studio-wish"));
+  window.scrollTo({ top: 0 });
+}
+function takeWish(tab) { // the model that is wished for here, once; null if none is
+  const wish = window.mergeStudioWish;
+  if (wish?.tab !== tab) return null;
+  window.mergeStudioWish = null;
+  return wish.model;
+}
 function copyByHand(text) { // over plain http the clipboard interface is shut
   const area = h("textarea", { class: "ms-hidden", "aria-hidden": "true" });
   area.value = text;

@@ -128,16 +128,16 @@ function similarityFigure(found, desk, width, seen) {
   const lines = found.sources.map((model, k) => ({ values: found.similarity.map((row) => row[k]), name: desk.label(model), colour: tone(desk.colour(model)) }));
   lines.push({ values: found.norm_ratio, name: "norm ratio", colour: tone("var(--ms-soft)"), axis: "y2" });
   const all = found.similarity.flat().filter(Number.isFinite), low = Math.min(...all), high = Math.max(...all), air = Math.max(0.08 * (high - low), 1e-4);
-  const cosine = found.space === "task vectors" ? "cosine of deltas" : "cosine";
+  const norms = [...found.norm_ratio.filter(Number.isFinite), 1], room = Math.max(0.08 * (Math.max(...norms) - Math.min(...norms)), 2e-3);
   return { traces: layerLines(place, lines), layout: {
     xaxis: { ...place.axis, anchor: "y2" }, showlegend: true, uirevision: place.layers, margin: { l: 52 },
-    yaxis: { domain: [0.4, 1], title: { text: cosine }, range: [low - air, high + air], nticks: 5 },
-    yaxis2: { domain: [0, 0.27], title: { text: "norm", font: { color: tone("var(--ms-soft)"), size: 12 }, standoff: 6 }, gridcolor: tone("var(--ms-line)"),
-              tickfont: { color: tone("var(--ms-soft)"), size: 12 }, zeroline: false, fixedrange: true, nticks: 4, rangemode: "normal" },
+    yaxis: { domain: [0.4, 1], range: [low - air, high + air], nticks: 5 },
+    yaxis2: { domain: [0, 0.27], range: [Math.min(...norms) - room, Math.max(...norms) + room], gridcolor: tone("var(--ms-line)"),
+              tickfont: { color: tone("var(--ms-soft)"), size: 12 }, zeroline: false, fixedrange: true, nticks: 4 },
   } };
 }
 
-// How much of each source's delta from the base is left in the result.
+// How much of each source's task vector is left in the result.
 function survivesFigure(found, desk, width, seen) {
   const place = layerAxis(found.rows, width, seen);
   return {

@@ -143,9 +143,15 @@ function doneView(job, title) {
     h("h3", { class: "ms-good" }, `${title} is merged`),
     h("p", {}, `${bytes(size)} in ${duration(seconds)}.`),
     job.path && h("div", { class: "ms-row ms-path" }, h("code", {}, job.path), copyButton(job.path, "path")),
+    job.path && onward(job.path, job.name),
     job.path && h("table", { class: "ms-report" }, h("caption", {}, "Report"), h("tbody", {}, rows.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, value))))),
     notes.length > 0 && h("ul", { class: "ms-warn" }, notes.map((line) => h("li", {}, line))),
   ].filter(Boolean);
+}
+
+function onward(path, name) { // what a merge is made for
+  const go = (tab, text) => h("button", { type: "button", class: "ms-button ms-small", "aria-label": `${text}: ${name}`, onclick: () => goOnIn(tab, path) }, text);
+  return h("div", { class: "ms-row" }, go("Serve", "Serve it"), go("Blind", "Compare it blind"));
 }
 
 function updateBar(work, job) {
@@ -168,5 +174,5 @@ function madeView(results) {
   if (!results.length) return [];
   return [h("details", { class: "ms-details ms-made" }, h("summary", {}, `Made so far: ${results.length}`),
     h("ul", { class: "ms-paths" }, results.map((result) => h("li", {}, h("strong", {}, result.name), " ",
-      h("time", { datetime: new Date(1000 * result.made).toISOString() }, new Date(1000 * result.made).toLocaleString()), h("code", {}, result.path)))))];
+      h("time", { datetime: new Date(1000 * result.made).toISOString() }, new Date(1000 * result.made).toLocaleString()), h("code", {}, result.path), onward(result.path, result.name)))))];
 }

@@ -85,7 +85,7 @@ function plainLayout(isTouch) {
     font: { family: tone("var(--font)"), color: tone("var(--ms-ink)"), size: 12.5 },
     margin: { l: 42, r: 10, t: 8, b: 38 },
     xaxis: { ...axis, showgrid: false, zeroline: false }, yaxis: { ...axis, zeroline: false, fixedrange: true },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
+    legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
     hovermode: "x unified", dragmode: isTouch ? false : "zoom", uirevision: "kept", showlegend: false,
     hoverlabel: { bgcolor: tone("var(--ms-paper)"), bordercolor: line, font: { color: tone("var(--ms-ink)"), size: 12.5 } },
   };

@@ -4,21 +4,25 @@ const VIEWS = [["shares", "Shares"], ["settings", "Settings"], ["similarity", "S
 const VIEW_KEY = "merge-studio-view";
 
 function makeResults(desk) {
-  const legend = h("ul", { class: "ms-legend" });
+  const legend = h("ul", { class: "ms-legend" }), space = h("p", { class: "ms-hint" });
+  const certainty = h("span", { class: "ms-chip ms-quiet" });
   const strip = h("div", { class: "ms-strip", "aria-hidden": "true" }); // on phones the charts are far away
   const words = h("ul", { class: "ms-words" });
   const numbers = makeNumbers(desk), tensors = makeTensors(desk);
   const views = {
-    shares: makeView(desk, "Share of each source by layer", 250, [["shares", sharesFigure, (found) => `Share of each source in the result, % of its weights${found.space === "task vectors" ? ", in task-vector space" : ""}`]]),
+    shares: makeView(desk, "Share of each source by layer", 250, [["shares", sharesFigure, (found) => `Share by layer, % of the ${found.base ? "task vectors" : "weights"}`]]),
     settings: makeView(desk, "Settings by layer", 270, [["settings", settingsFigure, () => "What each stage is set to, by layer"]]),
     similarity: makeView(desk, "Similarity by layer", 310, [
-      ["similarity", similarityFigure, (found) => (found.space === "task vectors" ? "Result and sources as deltas from the base: cosine and norm" : "Cosine between the result and each source, and its norm over theirs")],
-      ["angles", anglesFigure, () => "Angle between the two inputs of a stage", "Angles of the stages"],
-      ["survives", survivesFigure, () => "How much of each source’s delta from the base is left in the result", "What survives"],
+      ["similarity", similarityFigure, (found) => `Cosine between the ${found.base ? "task vectors of the result and of each source" : "result and each source"}; below, its norm over theirs`],
+      ["angles", anglesFigure, (found) => `Angle between the two inputs of a stage${found.base ? ", as task vectors" : ""}`, "Angles of the stages"],
+      ["survives", survivesFigure, () => "How much of each source’s task vector is left in the result", "What survives"],
     ], true),
     heat: makeHeat(desk),
     tensors,
   };
+  function spaceWords(found) {
+    return found.base ? `Share of each source in what changed from ${desk.label(found.base)} (task vectors)` : "Share of each source in the weights of the result";
+  }
   let chosen = recall(VIEW_KEY);
   if (!VIEWS.some(([view]) => view === chosen)) chosen = "shares";
   const choice = segments("What the charts show", VIEWS, chosen, (view) => { chosen = view; remember(VIEW_KEY, view); showChosen(); });
@@ -48,13 +52,15 @@ function makeResults(desk) {
       box.style.flex = `${Math.max(0, part)} 0 0`;
       put(box.firstChild, `${part > 0.25 ? `${desk.label(model)} ` : ""}${Math.round(100 * part)} %`);
     });
+    put(space, `${spaceWords(found)}:`);
+    put(certainty, { exact: "exact", assumed: "linear approximation", estimated: "estimated" }[found.basis]);
     const told = (found.words || []).join("\n");
     if (words.dataset.told === told) return;
     words.dataset.told = told;
     words.replaceChildren(...(found.words || []).map((line) => h("li", {}, line)));
   }
   showChosen();
-  return { elements: [legend, choice.element, stack, numbers.element, words], strip, update };
+  return { certainty, elements: [space, legend, choice.element, stack, numbers.element, words], strip, update };
 }
 
 // A chart and, where there are several kinds of it, what to choose them with.
@@ -118,7 +124,7 @@ function makeHeat(desk) {
       select.replaceChildren(...choices.map(([value, text]) => h("option", { value }, text)));
       if (choices.some(([value]) => value === before)) select.value = before;
     }
-    const isAngle = select.value.includes(","), where = found.space === "task vectors" ? " of their deltas from the base" : "";
+    const isAngle = select.value.includes(","), where = found.base ? ", as task vectors" : "";
     caption.textContent = isAngle ? `Angle between two sources${where}` : `Relative distance of the result from a source${where}`;
     plot.height = 70 + 25 * Math.max(3, map.modules.length);
     plot.box.style.height = `${plot.height}px`;

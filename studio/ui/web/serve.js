@@ -100,10 +100,18 @@ async function poll() {
 }
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
 window.addEventListener("merge-studio-token", () => poll());
+window.addEventListener("merge-studio-wish", () => serveWish());
+function serveWish() { // a merge that was just made
+  const model = takeWish("Serve");
+  if (model === null) return;
+  kept.chosen = [model];
+  changed(true);
+}
 new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting)) { poll(); if (state?.access.owner) findModels(true); } }).observe(element);
 
 const root = element.querySelector(".ms");
 root.replaceChildren(offline, closed, board);
 root.removeAttribute("aria-busy");
 plan.show(null);
+serveWish();
 poll();

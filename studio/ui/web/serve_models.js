@@ -18,6 +18,7 @@ function modelList(desk) {
     if (found.error) { told.replaceChildren(alertBox(found.error)); return; }
     told.replaceChildren();
     const key = JSON.stringify([found.models, desk.kept.added]);
+    list.querySelectorAll("[data-model]").forEach((box) => { box.checked = desk.kept.chosen.includes(box.dataset.model); });
     if (key === shown) return;
     shown = key;
     list.replaceChildren(...found.models.map(choice));

@@ -113,7 +113,7 @@ function refresh() {
 let basisKey = "";
 function showBasis() { // made anew only where it says something else: fields keep their focus
   const found = page.preview;
-  const key = JSON.stringify(page.error || [found && [found.problem, found.missing, found.basis, found.measuring, found.progress, found.sampled, found.large, found.base_problem], page.base, page.layers, page.preset, state?.access.owner]);
+  const key = JSON.stringify(page.error || [found && [found.problem, found.missing, found.basis, found.measuring, found.wanted, found.progress, found.sampled, found.large, found.base_problem], page.base, page.layers, page.preset, state?.access.owner]);
   if (key === basisKey || basis.contains(document.activeElement) && document.activeElement.tagName !== "BUTTON" && basis.dataset.kind === basisKind()) return;
   basisKey = key;
   basis.dataset.kind = basisKind();
@@ -124,22 +124,32 @@ function basisWords() {
   if (page.error) return [alertBox(page.error)];
   const found = page.preview, hint = (...parts) => h("p", { class: "ms-hint" }, parts);
   if (!found) return [hint("Reading the sources …")];
-  if (found.problem) return [alertBox(found.problem), hint("Until this is mended the charts are a linear approximation.")];
+  const certainty = found.basis === "estimated" ? estimateWords(found) : "Linear approximation";
+  if (found.problem) return [alertBox(found.problem), hint(`Until this is mended: ${certainty.charAt(0).toLowerCase()}${certainty.slice(1)}.`)];
   if (found.missing.length) {
     const field = h("input", { type: "number", class: "ms-field", min: 1, max: 400, step: 1, value: page.layers, "aria-label": "Number of layers to assume", "data-key": "layers",
       onchange: () => { const layers = Number(field.value); if (Number.isInteger(layers) && layers >= 1 && layers <= 400) { page.layers = layers; page.depth = layers; page.preview = null; rebuild(); changed(); } else field.value = page.layers; } });
     return [hint("Linear approximation: the sources are not on this machine. Layers assumed: ", field)];
   }
   if (found.basis === "exact") return [hint("Exact: from the angles between the sources’ tensors.")];
-  const measured = found.measuring && h("div", { class: "ms-bar", role: "progressbar", "aria-label": "Progress of measuring", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * (found.progress || 0)) },
-    h("div", { style: `width:${100 * (found.progress || 0)}%` }));
-  const act = !found.measuring && state?.access.owner && button("Measure exactly", measure, { class: "ms-button ms-small" });
-  if (found.basis === "estimated") {
-    const words = `Estimated from ${Number((100 * found.sampled).toPrecision(2))} % of the weights`;
-    return [h("div", { class: "ms-row" }, hint(found.measuring ? `${words}; measuring exactly …` : `${words}; the bands show how far off it may be.`), act), measured];
-  }
-  if (found.measuring) return [hint("Linear approximation; measuring the angles between the sources …"), measured];
-  return [h("div", { class: "ms-row" }, hint(`Linear approximation: ${found.large ? "these large sources are not measured yet." : "the sources could not be measured; the studio’s log tells why."}`), found.large && act)];
+  const isMeasuring = found.progress !== null, part = Math.round(100 * (found.progress || 0)), isEnding = isMeasuring && found.large && !found.wanted;
+  const measured = isMeasuring && h("div", { class: "ms-bar", role: "progressbar", "aria-label": "Progress of measuring", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": part }, h("div", { style: `width:${part}%` }));
+  const act = found.large && state?.access.owner && (isMeasuring
+    ? button(isEnding ? "Cancelling …" : "Cancel", cancelMeasuring, { class: "ms-button ms-small", disabled: isEnding, "aria-label": "Cancel measuring" })
+    : button("Measure exactly", measure, { class: "ms-button ms-small" }));
+  const more = isMeasuring ? `; measuring exactly, ${part} % …` : found.measuring ? "; reading more blocks …" : ".";
+  const nothing = found.large || isMeasuring ? "" : "; the sources could not be measured, the studio’s log tells why";
+  return [h("div", { class: "ms-row" }, hint(certainty, found.basis === "assumed" && !found.measuring ? `${nothing}.` : more), act), measured];
+}
+function estimateWords(found) { // the bands are often too thin to be seen
+  const most = (lists) => Math.max(0, ...lists.flat(2).filter(Number.isFinite)), plain = (value) => Number(value.toPrecision(2));
+  const angle = most(found.stages.map((stage) => stage.degrees_error || []));
+  return `Estimated from ${plain(100 * found.sampled)} % of the weights: shares to ± ${plain(100 * most(found.share_error))} %, angles to ± ${plain(angle)}°`;
+}
+async function cancelMeasuring() {
+  const answer = await ask("cancel_measuring", { recipe: page.recipe, base: page.base });
+  if (answer.error) say(answer.error);
+  requestPreview();
 }
 async function measure() {
   const answer = await ask("measure", { recipe: page.recipe, base: page.base });
@@ -153,7 +163,7 @@ function baseChoice() { // fine-tunes of one base are nearly parallel: their cha
     onchange: () => { if (other.value.trim()) choose(other.value.trim()); } });
   const select = h("select", { class: "ms-select", id: "ms-base", "data-key": "base", onchange: () => {
     if (select.value === "other") { other.hidden = false; other.focus(); } else choose(select.value || null);
-  } }, h("option", { value: "" }, "weights as they are"), known.map((base) => h("option", { value: base }, `changes from ${base}`)), h("option", { value: "other" }, "changes from another base model …"));
+  } }, h("option", { value: "" }, "weights as they are"), known.map((base) => h("option", { value: base }, `task vectors: changes from ${base}`)), h("option", { value: "other" }, "task vectors: changes from another base model …"));
   select.value = page.base || "";
   return [h("div", { class: "ms-row ms-base" }, h("label", { class: "ms-label", for: "ms-base" }, "Compare"), select, other),
           page.preview?.base_problem && h("p", { class: "ms-hint ms-error" }, page.preview.base_problem)];
@@ -210,7 +220,7 @@ root.replaceChildren(
       stagesBox),
     h("div", { class: "ms-side" },
       h("section", { class: "ms-card", "aria-label": "Shares of the result" },
-        h("h2", {}, "The result"), results.elements, basis),
+        h("div", { class: "ms-row" }, h("h2", {}, "The result"), results.certainty), results.elements, basis),
       panel.element)));
 root.removeAttribute("aria-busy");
 try {
@@ -218,6 +228,7 @@ try {
 } catch (error) { // a draft of another version: begin afresh
   console.warn(error);
   begin();
+  [past, future] = [[], []];
   rebuild();
 }
 fillPicker();

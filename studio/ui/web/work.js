@@ -1,5 +1,6 @@
 // The work on the page: the recipe, its history, what is kept of it, and its preview.
-const HISTORY = 200, SNAP_KEY = "merge-studio-snap";
+const HISTORY = 200, SNAP_KEY = "merge-studio-snap", HISTORY_KEY = "merge-studio-history";
+const STORED_STEPS = 64, STORED_TEXT = 1e6;
 const shipped = props.value.presets;
 const page = { preset: shipped[0].id, recipe: null, origin: null, layers: shipped[0].layers, depth: null, file: "", saved: "", note: "", name: "", base: null, preview: null, error: "" };
 let past = [], future = [], lastEdit = { key: null, time: 0 }, edited = null, snaps = recall(SNAP_KEY) === "yes";
@@ -23,6 +24,7 @@ function keepForUndo() {
   past.push(snapshot());
   if (past.length > HISTORY) past.shift();
   future = [];
+  isHistoryStored = false;
 }
 // options: { rebuild, focus }; edits of one key within a moment are one step back
 function edit(key, change, options = {}) {
@@ -43,6 +45,7 @@ function travel(from, to) {
   if (!from.length) return;
   to.push(snapshot());
   Object.assign(page, from.pop());
+  isHistoryStored = false;
   edited = null;
   forgetPreview();
   lastEdit = { key: null, time: 0 };
@@ -67,8 +70,8 @@ function resetStage(index) {
 }
 
 // ---- drafts ------------------------------------------------------------------------------------
-// A tab keeps its own; a new one begins with the latest of all tabs.
-let resting = 0;
+// A tab keeps its own, with the steps back and forth; a new one begins with the latest of all tabs.
+let resting = 0, isHistoryStored = true;
 function keepDraft() { // when the hand rests: a store is slow
   clearTimeout(resting);
   resting = setTimeout(storeDraft, 250);
@@ -79,20 +82,36 @@ function storeDraft() {
   const draft = JSON.stringify({ recipe: page.recipe, ...Object.fromEntries(KEPT.map((key) => [key, page[key]])) });
   rememberHere(DRAFT_KEY, draft);
   remember(DRAFT_KEY, draft);
+  if (!isHistoryStored) storeHistory();
+}
+function storeHistory() { // the latest steps, as many as have room
+  isHistoryStored = true;
+  for (let steps = STORED_STEPS; steps >= 1; steps = Math.floor(steps / 2)) {
+    const text = JSON.stringify([past, future].map((all) => all.slice(-steps)));
+    if (text.length <= STORED_TEXT) { rememberHere(HISTORY_KEY, text); return; }
+  }
 }
 function restoreDraft() {
-  for (const text of [recallHere(DRAFT_KEY), recall(DRAFT_KEY)]) {
+  for (const [text, isOwn] of [[recallHere(DRAFT_KEY), true], [recall(DRAFT_KEY), false]]) {
     try {
-      const draft = JSON.parse(text);
-      if (!draft?.recipe?.stages?.length) continue;
-      sourcesOf(draft.recipe).forEach((model) => shortName(model, []));
-      Object.assign(page, Object.fromEntries(Object.entries(draft).filter(([key]) => key === "recipe" || KEPT.includes(key))));
-      if (page.preset && !presetOf(page.preset)) page.preset = null;
-      page.origin ||= copyOf(presetOf(page.preset)?.recipe || page.recipe);
-      return true;
-    } catch { /* a draft of another version: try the next */ }
+      Object.assign(page, sound(JSON.parse(text)));
+    } catch { continue; } // a draft of another version: try the next
+    if (isOwn) restoreHistory();
+    return true;
   }
   return false;
+}
+function restoreHistory() {
+  try {
+    [past, future] = JSON.parse(recallHere(HISTORY_KEY)).map((all) => all.map(sound));
+  } catch { [past, future] = [[], []]; } // none, or of another version
+}
+function sound(draft) { // what was stored, if it is a draft; throws otherwise
+  sourcesOf(draft.recipe).forEach((model) => shortName(model, []));
+  const kept = Object.fromEntries(Object.entries(draft).filter(([key]) => key === "recipe" || KEPT.includes(key)));
+  if (kept.preset && !presetOf(kept.preset)) kept.preset = null;
+  kept.origin ||= copyOf(presetOf(kept.preset)?.recipe || kept.recipe);
+  return kept;
 }
 
 // ---- preview: the latest recipe wins, and nothing queues up -----------------------------------

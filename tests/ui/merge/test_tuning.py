@@ -239,7 +239,7 @@ def test_closing_ends_a_measurement(tmp_path: Path) -> None:
 
     def run() -> None:
         try:
-            measuring.run(DEMO, lambda part: None)
+            measuring.run(DEMO, lambda part: None, lambda: True)
         except StudioError as error:
             ended.append(str(error))
 
@@ -252,4 +252,61 @@ def test_closing_ends_a_measurement(tmp_path: Path) -> None:
     thread.join(20)
     assert len(ended) == 1 and "could not be measured" in ended[0]
     with pytest.raises(StudioError, match="is stopping"):
-        measuring.run(DEMO, lambda part: None)
+        measuring.run(DEMO, lambda part: None, lambda: True)
+
+
+PATIENT = (
+    "import json; print(json.dumps({'event': 'progress', 'done': 3, 'total': 4}), flush=True); "
+)
+PATIENT += "import time; time.sleep(600)"
+
+
+def test_measuring_is_cancelled_and_what_is_shown_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.ui.merge.bases.MEASURED_UP_TO", 0)
+    recipe = write_models(tmp_path)
+    tuner = Tuner(Bases(tmp_path / "data", (sys.executable, "-c", PATIENT)))
+    before = settled(tuner, recipe)
+    tuner.measure(recipe)
+    until = time.monotonic() + 20
+    while (found := tuner.preview(recipe, 4))["progress"] != 0.75:
+        assert time.monotonic() < until, found
+        assert (found["basis"], found["wanted"]) == ("estimated", True)
+        time.sleep(0.02)
+    tuner.cancel(recipe)
+    assert settled(tuner, recipe) == before | {"wanted": False}
+
+
+def test_measuring_that_waits_for_its_turn_is_cancelled_alone(tmp_path: Path) -> None:
+    measuring = Measuring(tmp_path, (sys.executable, "-c", PATIENT))
+    wanted = {"first": True, "second": True}
+    ended: dict[str, bool] = {}
+
+    def run(name: str) -> None:
+        ended[name] = measuring.run(DEMO, lambda part: None, lambda: wanted[name])
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in wanted]
+    threads[0].start()
+    until = time.monotonic() + 20
+    while measuring.snapshot().state != "running" and time.monotonic() < until:
+        time.sleep(0.01)
+    threads[1].start()
+    wanted["second"] = False
+    time.sleep(0.5)
+    assert ended == {} and measuring.snapshot().state == "running"
+    wanted["first"] = False
+    for thread in threads:
+        thread.join(20)
+    assert ended == {"first": False, "second": False} and measuring.snapshot().number == 1
+
+
+def test_sources_that_cannot_be_read_are_told(
+    tmp_path: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error", "m1/model.safetensors")
+
+    monkeypatch.setattr("studio.merge.geometry.measure._measure", broken)
+    found = settled(tuner, write_models(tmp_path))
+    assert "m1/model.safetensors" in found["problem"] and "Input/output error" in found["problem"]
