@@ -40,14 +40,23 @@ class Card:
     tags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def prompts(self, requests: Sequence[str], user: str = "User") -> list[Prompt]:
-        """One prompt for each request: the card as system message, its greeting, the request."""
-        stem = re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower()[:60] or "card"
+    @property
+    def stem(self) -> str:
+        """The name in small letters, digits and dashes."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-").lower()[:60] or "card"
+
+    def prompts(
+        self, requests: Sequence[str], user: str = "User", stem: str | None = None
+    ) -> list[Prompt]:
+        """One prompt for each request: the card as system message, its greeting, the request.
+
+        The prompts' ids begin with `stem`; None for the card's own.
+        """
         greeting = [{"role": "assistant", "content": self.greeting}] if self.greeting else []
         return [
             prompt_from_data(
                 {
-                    "id": f"{stem}-{number}",
+                    "id": f"{stem or self.stem}-{number}",
                     "category": "role-play",
                     "tags": ["card", *self.tags],
                     "char": self.name,

@@ -42,10 +42,6 @@ def read_records(path: Path) -> list[Record]:
 
     Raises StudioError, with file and line, if it cannot be read as such.
     """
-    readers = {".yaml": _yaml, ".yml": _yaml, ".jsonl": _jsonl, ".csv": _csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise StudioError(f"{path}: prompts are read from .yaml, .jsonl and .csv files")
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise StudioError(f"{path}: larger than {LARGEST_FILE:,} bytes; split it")
@@ -54,7 +50,16 @@ def read_records(path: Path) -> list[Record]:
         raise StudioError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise StudioError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    return reader(text, str(path))
+    return records_of(text, str(path))
+
+
+def records_of(text: str, origin: str) -> list[Record]:
+    """The records in a file's text; `origin` is its name, and tells by its ending what it is."""
+    readers = {".yaml": _yaml, ".yml": _yaml, ".jsonl": _jsonl, ".csv": _csv}
+    reader = readers.get(Path(origin).suffix.lower())
+    if reader is None:
+        raise StudioError(f"{origin}: prompts are read from .yaml, .jsonl and .csv files")
+    return reader(text, origin)
 
 
 def _yaml(text: str, origin: str) -> list[Record]:

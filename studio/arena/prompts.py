@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio.arena.checks import Constraint
-from studio.arena.prompt_files import Record, Where, read_records
+from studio.arena.prompt_files import Record, Where, read_records, records_of
 from studio.errors import StudioError, nearest
 
 MOST_PROMPTS = 2000
@@ -109,9 +109,19 @@ def load_prompts(*paths: Path) -> list[Prompt]:
     Raises StudioError, naming file and line, for whatever is wrong in them: an id given twice and
     a near-duplicate of another prompt too, be it in another of the files.
     """
+    records = [record for path in paths for record in read_records(path)]
+    return _all_of(records, ", ".join(map(str, paths)) or "no file")
+
+
+def parse_prompts(text: str, origin: str) -> list[Prompt]:
+    """The prompts in the text of a file called `origin`; raises as `load_prompts` does."""
+    return _all_of(records_of(text, origin), origin)
+
+
+def _all_of(records: Sequence[Record], origin: str) -> list[Prompt]:
     prompts: list[Prompt] = []
     seen: dict[str, str] = {}
-    for record in [record for path in paths for record in read_records(path)]:
+    for record in records:
         prompt = _Reader(record).prompt()
         if prompt.id in seen:
             record.fail(("id",), f'"{prompt.id}" is also the id in {seen[prompt.id]}')
@@ -123,7 +133,7 @@ def load_prompts(*paths: Path) -> list[Prompt]:
         if len(prompts) > MOST_PROMPTS:
             record.fail((), f"more than {MOST_PROMPTS:,} prompts; use fewer files at once")
     if not prompts:
-        raise StudioError(f"{', '.join(map(str, paths)) or 'no file'}: there are no prompts in it")
+        raise StudioError(f"{origin}: there are no prompts in it")
     return prompts
 
 

@@ -5,6 +5,9 @@ import binascii
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from studio.arena.design import Design, FindFormat, Format, with_formats
 from studio.arena.design_yaml import design_from_data
 from studio.arena.ledger import Ledger, prompt_hash
 from studio.arena.power import plan
-from studio.arena.prompts import Prompt, choose, load_prompts
+from studio.arena.prompts import Prompt, choose, load_prompts, parse_prompts
+from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.serve.sampling import PRESETS
+from studio.ui.blind.models import offered
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "prompts"
@@ -25,7 +30,7 @@ _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}\.(?:yaml|yml|jsonl|csv)")
 _FIELDS = (
     "name", "project", "models", "primary", "compare", "prompts", "categories", "sealed",
     "sensitive", "sampling", "draws", "votes_per_prompt", "raters", "reveal", "scores", "expect",
-    "expect_ties", "alpha", "seen_prompts",
+    "expect_ties", "alpha", "seen_prompts", "exclusions",
 )  # fmt: skip
 
 
@@ -47,7 +52,7 @@ class Form:
         """Everything the form offers."""
         return {
             "prompts": [self._about(path) for path in self._files()],
-            "models": self._models(),
+            "models": offered(self._merges, DEMO_MODELS),
             "presets": {name: sampling.as_data() for name, sampling in PRESETS.items()},
         }
 
@@ -93,7 +98,11 @@ class Form:
         }
 
     def upload(self, name: object, text: object) -> dict[str, Any]:
-        """Keep a file of prompts; raises StudioError with the line of what is wrong in it."""
+        """Keep a file of prompts; raises StudioError with the line of what is wrong in it.
+
+        A file of the same name is replaced, and `replaced` tells so; trials that are fixed have
+        prompts of their own.
+        """
         if not isinstance(name, str) or not _FILE.fullmatch(name):
             raise StudioError(
                 "a prompt file is named with letters, digits, dots and dashes and ends in .yaml, "
@@ -103,7 +112,10 @@ class Form:
             raise StudioError(f"a prompt file has at most {LARGEST_UPLOAD:,} bytes")
         if (SHIPPED / name).exists():
             raise StudioError(f"{name} is the name of a file of the studio; choose another")
-        return self._keep(name, text)
+        parse_prompts(text, name)
+        with self._locked():
+            replaced = (self._uploads / name).exists()
+            return self._keep(name, text) | {"replaced": replaced}
 
     def upload_card(
         self, name: object, data: object, requests: object, user: object
@@ -121,21 +133,30 @@ class Form:
             card = read_card(base64.b64decode(str(data), validate=True), str(name)[:100])
         except binascii.Error as error:
             raise StudioError("the card arrived damaged; try again") from error
-        prompts = card.prompts(said, user.strip() or "User")
-        stem = prompts[0].id.rpartition("-")[0]
-        text = "".join(json.dumps(prompt.as_data()) + "\n" for prompt in prompts)
-        return self._keep(f"{stem}.jsonl", text) | {"notes": list(card.notes)}
+        with self._locked():
+            stem = self._free(card.stem)
+            prompts = card.prompts(said, user.strip() or "User", stem)
+            text = "".join(json.dumps(prompt.as_data()) + "\n" for prompt in prompts)
+            parse_prompts(text, f"{stem}.jsonl")  # two requests may be nearly the same
+            return self._keep(f"{stem}.jsonl", text) | {"notes": list(card.notes)}
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._uploads.mkdir(parents=True, exist_ok=True)
+        with locked(self._uploads):
+            yield
+
+    def _free(self, stem: str) -> str:
+        """A name that no other card's prompts have: two characters may be called alike."""
+        numbered = (f"{stem}-{number}" for number in count(2))
+        return next(
+            name
+            for name in chain([stem], numbered)
+            if not (self._uploads / f"{name}.jsonl").exists()
+        )
 
     def _keep(self, name: str, text: str) -> dict[str, Any]:
-        self._uploads.mkdir(parents=True, exist_ok=True)
-        partial = self._uploads / f".new-{name}"
-        partial.write_text(text, encoding="utf-8")
-        try:
-            load_prompts(partial)
-        except StudioError as error:
-            partial.unlink()
-            raise StudioError(str(error).replace(str(partial), name)) from error
-        partial.replace(self._uploads / name)
+        write_whole(self._uploads / name, text)
         return self._about(self._uploads / name)
 
     def _files(self) -> list[Path]:
@@ -160,13 +181,6 @@ class Form:
             "sealed": sum(prompt.sealed for prompt in prompts),
             "sensitive": sum(prompt.sensitive for prompt in prompts),
         }
-
-    def _models(self) -> list[dict[str, str]]:
-        merges = sorted(self._merges.glob("*/merge-report.json"), key=lambda p: -p.stat().st_mtime)
-        folders = [path.parent for path in merges if not path.parent.name.endswith(".partial")]
-        found = [{"label": folder.name, "source": str(folder)} for folder in folders[:30]]
-        demo = [path.parent for path in sorted(DEMO_MODELS.glob("*/config.json"))]
-        return found + [{"label": f"demo-{m.name}", "source": str(m)} for m in demo]
 
 
 def chosen(design: Design, prompts: list[Prompt]) -> list[Prompt]:

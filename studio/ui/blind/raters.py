@@ -2,6 +2,9 @@
 
 import hashlib
 import secrets
+import threading
+from collections import deque
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from studio.arena.design import check_label
@@ -10,6 +13,7 @@ from studio.durable import Follower, append, json_line, json_record, locked
 from studio.errors import StudioError
 
 FILE = "raters.jsonl"
+MOST_AN_HOUR = 200  # new raters: who joins again and again is stopped, a class of students is not
 # Letters and digits that cannot be taken for one another.
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 
@@ -21,11 +25,14 @@ class Raters:
         self._folder = folder
         self._follower = Follower(folder / FILE)
         self._names: dict[str, str] = {}
+        self._joined: deque[str] = deque(maxlen=MOST_AN_HOUR)  # when, the latest last
+        self._reading = threading.Lock()
 
     def join(self, name: object) -> tuple[str, str]:
         """A new rater: their name, one made up if it is empty, and their code.
 
-        Raises StudioError for a name that is taken or cannot stand in a spreadsheet.
+        Raises StudioError for a name that is taken or cannot stand in a spreadsheet, and when more
+        than MOST_AN_HOUR would join within an hour.
         """
         if not isinstance(name, str):
             raise StudioError("a rater's name is text; leave it empty to stay anonymous")
@@ -35,6 +42,7 @@ class Raters:
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked(self._folder):
             self._catch_up()
+            self._require_room()
             taken = {known.casefold() for known in self._names.values()}
             if name.casefold() in taken:
                 raise StudioError(
@@ -46,7 +54,6 @@ class Raters:
             code = "-".join(letters[n : n + 4] for n in range(0, 16, 4))
             record = {"when": now(), "rater": name, "code_hash": _hash(code)}
             append(self._folder / FILE, [json_line(record)])
-            self._names[_hash(code)] = name
         return name, code
 
     def who(self, code: object) -> str:
@@ -59,11 +66,22 @@ class Raters:
             raise StudioError("this code is not known here; check it, or begin as a new rater")
         return self._names[hashed]
 
+    def _require_room(self) -> None:
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        is_full = len(self._joined) == MOST_AN_HOUR
+        if is_full and datetime.fromisoformat(self._joined[0]) > hour_ago:
+            raise StudioError(
+                f"{MOST_AN_HOUR} raters have joined within an hour, which is the most; try again "
+                "later, or go on with a code you have"
+            )
+
     def _catch_up(self) -> None:
-        first = self._follower.line + 1
-        for number, line in enumerate(self._follower.new_lines(), start=first):
-            record = json_record(line, self._folder / FILE, number)
-            self._names[str(record["code_hash"])] = str(record["rater"])
+        with self._reading:
+            first = self._follower.line + 1
+            for number, line in enumerate(self._follower.new_lines(), start=first):
+                record = json_record(line, self._folder / FILE, number)
+                self._names[str(record["code_hash"])] = str(record["rater"])
+                self._joined.append(str(record["when"]))
 
 
 def _hash(code: str) -> str:

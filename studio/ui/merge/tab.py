@@ -1,10 +1,7 @@
 """The Merge tab: a recipe to tune, its charts, and the merge under way."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,6 +13,7 @@ from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.ui.access import Access, answers
 from studio.ui.background import Job
+from studio.ui.finished import read_report, results_in
 from studio.ui.merge.jobs import MergeJobs
 from studio.ui.merge.library import Library
 from studio.ui.merge.presets import presets, refuse_strange_models
@@ -25,7 +23,6 @@ from studio.ui.theme import script
 
 LONGEST_RECIPE = 200_000
 LONGEST_BASE = 1000
-MOST_RESULTS = 30
 SCRIPTS = (
     "dom.js", "rules.js", "recipes.js", "curve.js", "plot.js", "figures.js", "results.js",
     "lines.js", "stage.js", "editor.js", "graph.js", "merge.js", "library.js", "work.js", "tab.js",
@@ -167,30 +164,6 @@ class MergeDesk:
                 shown["report"] = read_report(path)
             return {"job": shown, "results": results_in(self.jobs.folder)}
         return {"job": shown, "results": []}
-
-
-def read_report(folder: Path) -> Answer:
-    """The head of a result's report; what an older report lacks is left out."""
-    try:
-        report = json.loads((folder / "merge-report.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(report, dict):
-        return {}
-    kept = ("dtype", "seconds", "bytes_read", "bytes_written", "summary", "warnings", "notes")
-    return {key: report[key] for key in kept if key in report}
-
-
-def results_in(folder: Path) -> list[Answer]:
-    """The finished merges, newest first."""
-    if not folder.is_dir():
-        return []
-    found = [
-        {"name": path.parent.name, "path": str(path.parent), "made": path.stat().st_mtime}
-        for path in folder.glob("*/merge-report.json")
-        if not path.parent.name.endswith(".partial")
-    ]
-    return sorted(found, key=itemgetter("made"), reverse=True)[:MOST_RESULTS]
 
 
 def describe_methods() -> Answer:

@@ -15,8 +15,8 @@ from studio.serve.processes.machine import default_engine, has_vllm
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState
 from studio.ui.access import Access, answers
+from studio.ui.finished import results_in
 from studio.ui.merge.recipe_json import recipe_from_json
-from studio.ui.merge.tab import results_in
 from studio.ui.serve.models import MOST_ADDED, offered
 from studio.ui.serve.plans import names_in, plan_answer, plan_of, specs_of
 from studio.ui.serve.try_desk import TryDesk

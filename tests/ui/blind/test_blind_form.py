@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from studio.arena.ledger import Ledger
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access
-from studio.ui.blind.form import Form
+from studio.ui.blind.form import DEMO_MODELS, Form
 from studio.ui.blind.trials import Trials
 
 FILLED: dict[str, Any] = {
@@ -72,6 +73,24 @@ def test_form_offers_what_is_there(form: Form, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_merge_is_offered_with_its_own_sources_first_the_newest(form: Form, tmp_path: Path) -> None:
+    sources = [str(DEMO_MODELS / "story"), "org/instruct", "/models/a,b/", "elsewhere/instruct"]
+    for age, name in enumerate(("demo-base", "old")):
+        folder = tmp_path / "merges" / name
+        folder.mkdir(parents=True)
+        report = folder / "merge-report.json"
+        report.write_text(json.dumps({"sources": [{"model": each} for each in sources]}))
+        os.utime(report, (1e9 - age, 1e9 - age))
+    models = {model["label"]: model for model in form.choices()["models"]}
+    assert list(models)[:2] == ["demo-base", "old"]
+    assert models["demo-base"]["kind"] == "finished merge"
+    for merge in ("demo-base", "old"):
+        assert models[merge]["sources"] == ["demo-story", "instruct", "a-b", "instruct (2)"]
+    assert models["demo-base (2)"]["source"] == str(DEMO_MODELS / "base")
+    assert models["instruct"]["source"] == "org/instruct"
+    assert models["a-b"]["kind"] == "source of a merge"
+
+
 def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
     design, prompts = form.design(FILLED)
     assert (design.name, design.primary, len(prompts)) == ("t1", ("one", "two"), 8)
@@ -98,7 +117,7 @@ def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
         ({"draws": 1}, "use at least 3, or alpha: 0"),
         ({"primary": ["one", "three"]}, '"three" is none of the models'),
         ({"seed": 3}, '"seed" is no field of the form'),
-        ({"exclusions": {}}, '"exclusions" is no field of the form'),
+        ({"exclusions": {"faster": 3}}, 'exclusions: unknown key "faster"'),
         ({"models": [{"label": "=1", "source": "x"}] * 2}, "cannot be a model's label"),
     ],
 )
@@ -123,6 +142,16 @@ def test_upload_refuses(form: Form, tmp_path: Path, name: str, text: Any, messag
     with pytest.raises(StudioError, match=message):
         form.upload(name, text)
     assert not list((tmp_path / "prompts").glob("*"))
+
+
+def test_upload_of_the_same_name_replaces_and_says_so(form: Form) -> None:
+    assert form.upload("mine.yaml", PROMPTS)["replaced"] is False
+    with pytest.raises(StudioError, match='"category" is missing'):
+        form.upload("mine.yaml", "- {id: x}\n")
+    more = PROMPTS + "- {id: y, category: d, prompt: Describe the rain.}\n"
+    assert form.upload("mine.yaml", more)["replaced"] is True
+    (mine,) = [each for each in form.choices()["prompts"] if each["file"] == "mine.yaml"]
+    assert mine["categories"] == {"c": 1, "d": 1}
 
 
 def test_trial_is_created_once_and_within_its_budget(form: Form, tmp_path: Path) -> None:
@@ -159,6 +188,10 @@ def test_card_becomes_a_file_of_prompts(form: Form) -> None:
         "file": "mira.jsonl", "categories": {"role-play": 2}, "sealed": 0, "sensitive": 0,
         "notes": ["not used: its other greetings"],
     }  # fmt: skip
+    namesake = form.upload_card("other.png", CARD, ["What do you fear?"], "")
+    assert namesake["file"] == "mira-2.jsonl", "another Mira keeps the first one's prompts"
+    both = {**FILLED, "prompts": ["mira.jsonl", "mira-2.jsonl"], "categories": []}
+    assert [prompt.id for prompt in form.design(both)[1]] == ["mira-1", "mira-2", "mira-2-1"]
     _, prompts = form.design({**FILLED, "prompts": ["mira.jsonl"], "categories": []})
     assert [prompt.messages[-1].content for prompt in prompts] == ["Who are you?", "Where is Mira?"]
 

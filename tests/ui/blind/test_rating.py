@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,31 @@ def test_raters_file_holds_no_code(tmp_path: Path) -> None:
     text = (tmp_path / "raters.jsonl").read_text()
     assert name in text and code not in text and code.replace("-", "") not in text
     assert Raters(tmp_path).who(code) == name
+
+
+def test_who_joins_again_and_again_is_stopped_for_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.ui.blind.raters.MOST_AN_HOUR", 3)
+    first = Raters(tmp_path)
+    codes = [first.join("")[1] for _ in range(3)]
+    for raters in (first, Raters(tmp_path)):  # after a restart too
+        with pytest.raises(StudioError, match="3 raters have joined within an hour"):
+            raters.join("")
+        assert raters.who(codes[0]), "who has a code goes on"
+    file = tmp_path / "raters.jsonl"
+    text = file.read_text()
+    when = json.loads(text.splitlines()[0])["when"]
+    file.write_text(text.replace(when, "2026-01-01T00:00:00.000+00:00", 1))
+    assert Raters(tmp_path).join("Ann")[0] == "Ann"
+
+
+def test_codes_are_known_to_many_threads_at_once(tmp_path: Path) -> None:
+    codes = [Raters(tmp_path).join(f"rater {number}")[1] for number in range(40)]
+    fresh = Raters(tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        names = list(pool.map(fresh.who, codes))
+    assert names == [f"rater {number}" for number in range(40)]
 
 
 # ---- swapping the models behind the sides changes nothing --------------------------------------
