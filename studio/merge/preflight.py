@@ -62,8 +62,8 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
 def fetch(plan: Plan, on_progress: Callable[[int, int], None]) -> Plan:
     """Download the weights that are missing on this machine, and check again with them here.
 
-    `on_progress(done, total)` is called now and then, in bytes, from another thread. Raises
-    StudioError if the Hub does not give them.
+    `on_progress(done, total)` is called now and then, in bytes. Raises StudioError if the Hub does
+    not give them.
     """
     done, total = 0, plan.bytes_missing
 
@@ -98,8 +98,7 @@ def _plan(
     matching = match_tensors(sources, num_layers, Wanted(dtype, options.missing, alignment))
     shards = shards_of(matching.jobs, options.shard_bytes)
     problems += matching.problems
-    if out is not None:
-        problems += space_problems(out, shards)
+    problems += space_problems(out, shards, sources)
     data: dict[str, Any] = {}
     if matching.rows_differ and not recipe.is_aligned:
         rows = {source.label: rows_of(source) for source in sources}

@@ -14,6 +14,8 @@ ASSUMED_SPEED = 1e9
 def summary(plan: Plan) -> dict[str, Any]:
     """What a checked plan will do: bytes, memory, seconds at 1 GB/s, sources, warnings.
 
+    `bytes_missing` are to be downloaded first, in all and for each source; no seconds count them.
+
     With `vocabularies`, beside each other, if the recipe merges by token.
     """
     found: dict[str, Any] = {}
@@ -27,6 +29,7 @@ def summary(plan: Plan) -> dict[str, Any]:
                 "model": source.label,
                 "path": str(source.path),
                 "bytes": sum(info.nbytes for info in source.tensors.values()),
+                "bytes_missing": source.missing,
                 "dtype": "/".join(
                     sorted({TORCH_NAMES[info.dtype] for info in source.tensors.values()})
                 ),
@@ -49,21 +52,24 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 def summary_text(found: dict[str, Any]) -> str:
     """`summary` for a terminal."""
-    lines = [
-        f"{source['model']}: {source['bytes'] / 1e9:.2f} GB {source['dtype']}"
-        for source in found["sources"]
-    ]
+    lines = [_source_text(source) for source in found["sources"]]
+    lines.append(f"{found['layers']} layers, {found['tensors']} tensors")
+    if found["bytes_missing"]:
+        lines.append(f"downloads {found['bytes_missing'] / 1e9:.2f} GB first")
     lines += [
-        f"{found['layers']} layers, {found['tensors']} tensors",
         f"reads {found['bytes_read'] / 1e9:.2f} GB, writes {found['bytes_written'] / 1e9:.2f} GB "
         f"{found['dtype']} in {found['shards']} file(s)",
         f"about {found['seconds']:.0f} s where the disk moves 1 GB/s, "
         f"{found['peak_memory'] / 2**20:.0f} MiB of memory",
     ]
-    if found["bytes_missing"]:
-        lines.append(f"downloads {found['bytes_missing'] / 1e9:.2f} GB first")
     lines += [f"warning: {text}" for text in found["warnings"]]
     return "\n".join([*lines, *(f"note: {text}" for text in found["notes"]), "ready to merge"])
+
+
+def _source_text(source: dict[str, Any]) -> str:
+    text = f"{source['model']}: {source['bytes'] / 1e9:.2f} GB {source['dtype']}"
+    missing = source["bytes_missing"]
+    return f"{text}, {missing / 1e9:.2f} GB to download" if missing else text
 
 
 def preview_text(data: dict[str, Any]) -> str:

@@ -3,14 +3,21 @@
 import http
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from studio.errors import StudioError
 
+if TYPE_CHECKING:
+    from huggingface_hub.utils.tqdm import tqdm
+
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
+CACHE_VARIABLE = "HF_HUB_CACHE"  # names the folder of downloads to the Hub's own client
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 _SECONDS_BETWEEN = 0.5
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -35,7 +42,7 @@ def small_files(model: str) -> Path:
 
 
 def all_files(model: str) -> Path:
-    """A folder with the whole model, downloaded with progress on stderr where it is not here.
+    """A folder with the whole model, downloaded where it is not here, with a bar on a terminal.
 
     Of a repository that has both, the safetensors files are taken and the .bin files left.
     """
@@ -78,27 +85,27 @@ def _cached(model: str) -> Path | None:
 def fetch(model: str, files: Sequence[str], on_bytes: Callable[[int], None]) -> None:
     """Download these files of the repository, its config and its tokenizer.
 
-    `on_bytes(count)` is called now and then, in a thread of its own, with what has come since.
-    Raises StudioError if the Hub does not give them.
+    `on_bytes(count)` is called now and then with what has come since. KeyboardInterrupt, or what
+    `on_bytes` raises, ends the download as soon as the files under way have got their next
+    megabytes. Raises StudioError if the Hub does not give them.
     """
+    from huggingface_hub.utils._xet import abort_xet_session
+
     blobs = small_files(model).parents[1] / "blobs"
-    ended = threading.Event()
-
-    def watch() -> None:
-        before, is_last = _size(blobs), False
-        while not is_last:
-            is_last = ended.wait(_SECONDS_BETWEEN)
-            now = _size(blobs)
-            on_bytes(now - before)
-            before = now
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        _snapshot(model, (*SMALL_FILES, *files))
-    finally:
-        ended.set()
-        watcher.join()
+    before, ended, is_over = _size(blobs), threading.Event(), False
+    with ThreadPoolExecutor(1) as pool:
+        download = pool.submit(_snapshot, model, (*SMALL_FILES, *files), ended)
+        try:
+            while not is_over:
+                is_over = bool(wait([download], _SECONDS_BETWEEN).done)
+                now = _size(blobs)
+                on_bytes(now - before)
+                before = now
+        finally:
+            ended.set()
+            if not download.done():
+                abort_xet_session()  # type: ignore[no-untyped-call]
+    download.result()
 
 
 def _size(folder: Path) -> int:
@@ -144,14 +151,39 @@ def read_part(
         return response.read(), size
 
 
-def _snapshot(model: str, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
+def _snapshot(model: str, patterns: tuple[str, ...], ended: threading.Event | None = None) -> Path:
+    """The folder of the repository's files of these patterns, fetched if they are not here.
 
+    Gives up, with KeyboardInterrupt, when `ended` is set.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     name, _, revision = model.partition("@")
     with _clear_errors(model):
         return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=list(patterns))
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=list(patterns),
+                tqdm_class=_bar(ended or threading.Event()),
+            )
         )
+
+
+def _bar(ended: threading.Event) -> "type[tqdm]":
+    """The client's progress bar. It is updated by each thread that downloads, and can end it."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> Any:
+            if ended.is_set():
+                raise KeyboardInterrupt
+            return super().update(n)
+
+    return Bar
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Like the Hub it sends who wants weights on to another host, which must not see t
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,8 @@ class Hub:
 
     `ranges`: the model and the bytes given of each request for a part of a file.
     `refuse`: names of files that may not be downloaded; `cut`: of those that break off; `whole`: of
-    those that are never given in parts. `sent`: the bytes of weights that left for good.
+    those that are never given in parts; `slow`: of those that come in trickles, 6 MB a second.
+    `sent`: the bytes of weights that left for good.
     """
 
     def __init__(self, repositories: Mapping[str, Path]) -> None:
@@ -30,6 +32,7 @@ class Hub:
         self.refuse: set[str] = set()
         self.cut: set[str] = set()
         self.whole: set[str] = set()
+        self.slow: set[str] = set()
         self.sent = 0
         self.endpoint = ""
 
@@ -117,19 +120,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(given)))
         self.end_headers()
         if self.command == "GET":
-            self._send(given[: len(given) // 2] if name in self.hub.cut else given, is_weights)
+            self._send(given[: len(given) // 2] if name in self.hub.cut else given, path)
             self.close_connection = name in self.hub.cut
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _send(self, body: bytes, is_weights: bool) -> None:
+    def _send(self, body: bytes, path: str) -> None:
         for begin in range(0, len(body), 1 << 16):
             try:
                 self.wfile.write(body[begin : begin + (1 << 16)])
             except ConnectionError:  # the reader has seen enough
                 self.close_connection = True
                 return
-            self.hub.sent += is_weights * len(body[begin : begin + (1 << 16)])
+            self.hub.sent += path.startswith(ELSEWHERE) * len(body[begin : begin + (1 << 16)])
+            time.sleep(0.01 * (Path(path).name in self.hub.slow))
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Not to stderr."""

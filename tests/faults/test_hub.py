@@ -42,7 +42,6 @@ def online(hub: Hub, home: Path) -> dict[str, str]:
         "HF_HOME": str(home),
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_TOKEN": "hf_secret",
         "NO_PROXY": "127.0.0.1,localhost",
     }
@@ -338,6 +337,39 @@ def test_weights_that_the_hub_lacks_are_a_clear_error(
     assert run.returncode == 2
     assert f"- {NAMES[0]}: the Hub repository has no safetensors or .bin weights" in run.stderr
     assert f"- {NAMES[1]}: 1 of 3 files of weights are missing: model-00002-of-" in run.stderr
+
+
+INTERRUPTED = """
+import sys
+from studio.weights import hub
+
+def stop(count):
+    if count > 1_000_000:
+        raise KeyboardInterrupt
+
+try:
+    hub.fetch(sys.argv[1], ["model.safetensors"], stop)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupted_download_ends_at_once_and_leaves_nothing(
+    tmp_path: Path, remote: Hub
+) -> None:
+    os.truncate(remote.repositories[NAMES[0]] / "model.safetensors", 64 << 20)
+    remote.slow.add("model.safetensors")
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, NAMES[0]],
+        capture_output=True,
+        text=True,
+        env=environment(**online(remote, tmp_path / "home")),
+    )
+    assert (run.returncode, run.stdout) == (0, "interrupted\n"), run.stderr
+    assert run.stderr == "", "no bars where there is no terminal"
+    assert remote.sent < 50 << 20
+    (blobs,) = (tmp_path / "home").glob("hub/models--*/blobs")
+    assert sum(file.stat().st_size for file in blobs.iterdir()) < 1_000_000
 
 
 def test_a_header_longer_than_the_first_part_is_read_whole(tmp_path: Path, remote: Hub) -> None:

@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import tempfile
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from studio.errors import StudioError
+from studio.merge import preflight
 from studio.merge.output import partial_folder
 from studio.merge.plan import Plan
 from studio.merge.run import merge
@@ -249,6 +253,64 @@ def test_too_little_room_says_how_much_is_needed(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 50_000_000))
     refused(recipe, str(tmp_path), "has 0.05 GB free, the result needs 0.07", out=tmp_path / "out")
+
+
+GB = 10**9
+
+
+@pytest.fixture
+def on_the_hub(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe whose sources are 30, 40 and 0 GB of downloads away; no disk lacks the room."""
+    missing = cycle([30 * GB, 40 * GB, 0])
+
+    def open_model(model: str) -> Checkpoint:
+        return replace(Checkpoint.open(Path(model), model), missing=next(missing))
+
+    monkeypatch.setattr(preflight, "open_model", open_model)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 1000 * GB))
+    return recipe
+
+
+def test_downloads_that_do_not_fit_are_told(
+    on_the_hub: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 69 * GB))
+    refused(
+        on_the_hub,
+        f"{models[0]} has 69.00 GB free, the download of {models[0]}, {models[1]} needs 70.00 GB; "
+        "free 1.00 GB, or set HF_HUB_CACHE to a folder on a larger disk",
+    )
+
+
+def test_downloads_and_result_on_one_disk_need_room_for_both(
+    tmp_path: Path, on_the_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 70 * GB + (64 << 20)))
+    wants = "the result needs 0.07 GB and the download of"
+    found = refused(on_the_hub, wants, out=tmp_path / "out")
+    assert "choose another output, or set HF_HUB_CACHE" in found
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 71 * GB))
+    assert plan_for(on_the_hub, tmp_path / "out").bytes_missing == 70 * GB
+
+
+def test_downloads_and_result_on_two_disks_have_the_room_of_each(
+    on_the_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/dev/shm")
+    if other.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+        pytest.skip("this machine has one disk only")
+    free = {other: 1 * GB}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free.get(path, 70 * GB)))
+    assert plan_for(on_the_hub, other / "studio-out").bytes_missing == 70 * GB
+
+
+def test_summary_tells_what_is_to_be_downloaded(on_the_hub: Path) -> None:
+    found = summary(plan_for(on_the_hub))
+    assert found["bytes_missing"] == 70 * GB
+    assert [source["bytes_missing"] for source in found["sources"]] == [30 * GB, 40 * GB, 0]
+    text = summary_text(found)
+    assert text.count("GB to download") == 2 and ", 40.00 GB to download\n" in text
+    assert "\ndownloads 70.00 GB first\n" in text
 
 
 def test_what_is_written_already_counts_as_room(

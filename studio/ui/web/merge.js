@@ -96,12 +96,13 @@ function verdict(found, desk) {
   const notes = [...(found.warnings || []), ...(found.notes || [])];
   return [
     h("p", { class: "ms-good" }, "Ready to merge."),
+    found.bytes_missing > 0 && h("p", {}, `Downloads ${bytes(found.bytes_missing)} first.`),
     h("p", {}, `Reads ${bytes(found.bytes_read)} from ${many(found.sources.length, "source")}, writes ${bytes(found.bytes_written)} of ${found.dtype} `
       + `in ${many(found.shards, "file")}: ${many(found.layers, "layer")}, ${many(found.tensors, "tensor")}. `
       + `Takes ${bytes(found.peak_memory)} of memory and ${duration(found.seconds)} on a disk that moves 1 GB/s.`),
     notes.length > 0 && h("ul", { class: "ms-warn" }, notes.map((line) => h("li", {}, line))),
     h("details", { class: "ms-details" }, h("summary", {}, "Sources"), h("ul", { class: "ms-paths" }, found.sources.map((source) =>
-      h("li", {}, h("code", {}, source.path), ` ${bytes(source.bytes)}, ${source.dtype}`)))),
+      h("li", {}, h("code", {}, source.path), ` ${bytes(source.bytes)}, ${source.dtype}${source.bytes_missing ? `, ${bytes(source.bytes_missing)} to download` : ""}`)))),
   ].filter(Boolean);
 }
 
