@@ -13,9 +13,11 @@ from studio.errors import StudioError
 from studio.serve.engine import Completion, EngineGone, FinishReason, Identity, Piece, Prompt
 from studio.serve.gate import GENERATING, MODEL_HEADER
 from studio.serve.sampling import Sampling
+from studio.serve.special_tokens import SpecialTokens
 
 CONNECT_SECONDS = 10.0
 MOST_CONNECTIONS = 256
+NO_TOKENS = SpecialTokens()
 FINISHES: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
 
 
@@ -49,8 +51,9 @@ class Endpoint:
     """A model on a server, see `studio.serve.engine.Engine`.
 
     `name` is the model's name there. `resident`, if given, is the id of the model that must be in
-    the engine: a request that finds another one fails. `begin` is the text of the begin token: a
-    prompt that starts with it gets no second one.
+    the engine: a request that finds another one fails. `tokens`: the model's special tokens. A
+    prompt that starts with the begin token gets no second one, and a stop string that is a special
+    token ends the answer at that token.
     """
 
     def __init__(
@@ -60,11 +63,11 @@ class Endpoint:
         *,
         name: str,
         resident: str | None = None,
-        begin: str | None = None,
+        tokens: SpecialTokens = NO_TOKENS,
     ) -> None:
         self.identity = identity
         self._name = name
-        self._begin = begin
+        self.tokens = tokens
         self._client = address.client()
         if resident is not None:
             self._client.headers[MODEL_HEADER] = resident
@@ -120,8 +123,11 @@ class Endpoint:
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         plain = prompt if isinstance(prompt, str) else list(prompt)
+        ids, begin = self.tokens.ids, self.tokens.begin
+        stops = [ids[text] for text in sampling.stop if text in ids]
         body = {"model": self._name, "prompt": plain, "n": 1} | sampling.as_data()
-        if isinstance(prompt, str) and self._begin and prompt.startswith(self._begin):
+        body["stop_token_ids"] = sorted({*self.identity.ends, *stops})
+        if isinstance(prompt, str) and begin and prompt.startswith(begin):
             body["add_special_tokens"] = False
         return body
 

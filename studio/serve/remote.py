@@ -7,12 +7,14 @@ from dataclasses import replace
 import httpx2
 
 from studio.errors import StudioError
-from studio.serve.endpoint import Address, Endpoint, reason_of
+from studio.serve.endpoint import NO_TOKENS, Address, Endpoint, reason_of
 from studio.serve.engine import Identity
+from studio.serve.planning.models import config_folder
 from studio.serve.probe import probe
 from studio.serve.processes.board import Board
 from studio.serve.processes.exchange import Exchange
 from studio.serve.processes.meter import Meter
+from studio.serve.special_tokens import SpecialTokens, end_tokens, tokens_of
 
 LOOK_SECONDS = 2.0
 
@@ -26,6 +28,7 @@ class Remote:
         self._address = Address(spec.url, spec.key)
         self._is_to_stop = threading.Event()
         self._name = ""
+        self._tokens = NO_TOKENS
         self._thread = threading.Thread(target=self._live, daemon=True, name="endpoint")
 
     def start(self) -> None:
@@ -53,7 +56,7 @@ class Remote:
         state = self.board.state
         if state.phase != "ready" or state.identity is None:
             raise StudioError(f"{state.spec.name}: the endpoint is {state.phase}: {state.problem}")
-        return Endpoint(self._address, state.identity, name=self._name)
+        return Endpoint(self._address, state.identity, name=self._name, tokens=self._tokens)
 
     def _live(self) -> None:
         spec = self.board.state.spec
@@ -61,7 +64,8 @@ class Remote:
             client = self._address.client()
             with client:
                 self._name, longest = model_there(client, spec.model)
-                identity = Identity(spec.label or self._name, "endpoint")
+                ends, self._tokens = _tokens_of(spec.model or self._name)
+                identity = Identity(spec.label or self._name, "endpoint", ends=ends)
                 with closing(Endpoint(self._address, identity, name=self._name)) as trial:
                     probe(trial)
                 self.board.move(
@@ -86,6 +90,15 @@ class Remote:
                     has_metrics = False  # not every server has them
                 except httpx2.HTTPError:
                     self.board.note(load=replace(self.board.state.load, tokens_per_second=None))
+
+
+def _tokens_of(model: str) -> tuple[tuple[int, ...], SpecialTokens]:
+    """The model's end tokens and special tokens, if its small files are on this machine."""
+    try:
+        folder = config_folder(model)
+        return (end_tokens(folder), tokens_of(folder)) if folder else ((), NO_TOKENS)
+    except StudioError:  # the server's name for it is no folder and no Hub id: nothing is known
+        return (), NO_TOKENS
 
 
 def model_there(client: httpx2.Client, wanted: str) -> tuple[str, int | None]:

@@ -24,8 +24,8 @@ class Sampling:
     this share of the likeliest one's probability (0 is off), `top_k` all but so many (0 is off),
     `top_p` those beyond this much probability (1 is off). What is left is drawn with `seed`.
 
-    An answer ends with the model's end token, after `max_tokens` tokens, or before the first of
-    the `stop` strings, which is not part of it.
+    An answer ends with one of the model's end tokens, after `max_tokens` tokens, or before the
+    first of the `stop` strings, which is not part of it.
     """
 
     temperature: float = 1.0

@@ -5,7 +5,7 @@ Runs in the process of the engine's server, the same for vLLM and for the embedd
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from studio.serve.gate import Residency
@@ -19,14 +19,16 @@ class Loaded:
     """What came of loading weights on every rank.
 
     `problem` is empty if all ranks hold exactly this model; `digests` has one for each rank, of
-    the weights as they now are. `bytes_read` adds up what the ranks hold; `verified` says how
-    much of it was compared with the files.
+    the bytes as they now lie there. `bytes_read` adds up what the ranks hold; `verified` says how
+    much of it was compared with the files, and `digest` is of the whole model's weights, empty
+    unless all of it was (see checksum.Comparison).
     """
 
     problem: str = ""
     digests: tuple[str, ...] = ()
     bytes_read: int = 0
     verified: str = ""
+    digest: str = ""
     seconds_verifying: float = 0.0
 
 
@@ -73,6 +75,7 @@ class Switched:
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
     verified: str = ""
+    digest: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -113,9 +116,7 @@ async def switch(residency: Residency, weights: Weights, model: str, path: str) 
         await weights.resume()
         residency.model, residency.path = model, path
         clock.lap("resume")
-        return Switched(
-            model, True, "", loaded.digests, clock.laps, loaded.bytes_read, loaded.verified
-        )
+        return _done(model, loaded, clock)
 
 
 async def sleep(residency: Residency, weights: Sleeper) -> Switched:
@@ -152,10 +153,19 @@ async def wake(residency: Residency, weights: Sleeper) -> Switched:
             return Switched(None, ok=False, problem=problem, seconds=clock.laps)
         await weights.resume()
         residency.model, residency.sleeping = residency.sleeping, None
-        return Switched(
-            residency.model, True, "", loaded.digests, clock.laps, loaded.bytes_read,
-            loaded.verified,
-        )  # fmt: skip
+        return _done(residency.model, loaded, clock)
+
+
+def resident(residency: Residency, loaded: Loaded) -> dict[str, Any]:
+    """Which model is in the engine, and what its ranks were found to hold, for JSON."""
+    return {"model": residency.model, **asdict(loaded)}
+
+
+def _done(model: str | None, loaded: Loaded, clock: "_Clock") -> Switched:
+    return Switched(
+        model, True, "", loaded.digests, clock.laps, loaded.bytes_read, loaded.verified,
+        loaded.digest,
+    )  # fmt: skip
 
 
 async def _drain(residency: Residency, weights: Weights) -> bool:

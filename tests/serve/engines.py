@@ -1,8 +1,11 @@
 """Starting engines for tests, and what a model must say, computed here by the book."""
 
+import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +28,14 @@ def ready(fleet: Fleet, spec: ModelSpec, seconds: float = 240) -> str:
     state = fleet.wait(name, ("ready", "failed", "stopped"), seconds)
     assert state.phase == "ready", (state.problem, state.line, fleet.log(name, 40))
     return name
+
+
+def with_ends(folder: Path, *ends: int) -> Path:
+    """A copy of the model `roleplay` whose generation_config.json lists these end tokens."""
+    shutil.copytree(DEMO / MODEL, folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": list(ends)}))
+    return folder
 
 
 @cache

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from studio.serve.checksum import MODULUS, checksum, disagreements, has_whole_words
+from studio.serve.checksum import MODULUS, checksum, compare, has_whole_words
 
 Sums = dict[str, tuple[int, int]]
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
@@ -23,9 +23,11 @@ def test_checksum_of_parts_adds_up(dtype: torch.dtype) -> None:
 
 
 def test_checksum_of_whole_words_adds_up_too() -> None:
-    whole = random(64, 48)
-    assert has_whole_words([(64, 48), (48,), ()], 4)
-    assert not has_whole_words([(64, 48), (44,)], 4)
+    whole = random(64, 128)
+    for ranks in (1, 2, 32):  # one answer for all, or their digests would differ
+        assert has_whole_words([(64, 128), (256,), ()], ranks)
+        assert not has_whole_words([(64, 128), (64,)], ranks)
+    assert not has_whole_words([(64, 128)], 64)
     for dim in (0, 1):
         parts = [checksum(part, words=True)[1] for part in whole.chunk(4, dim)]
         assert sum(parts) % MODULUS == checksum(whole, words=True)[1] != checksum(whole)[1]
@@ -71,8 +73,20 @@ def split(ranks: int) -> tuple[list[Sums], Sums]:
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_agree_with_the_files(ranks: int) -> None:
-    held, files = split(ranks)
-    assert disagreements(held, files, FUSED) == ([], 3, 3)
+    found = compare(*split(ranks), FUSED)
+    assert (found.wrong, found.verified) == ((), "3 of 3 parameters")
+
+
+def test_the_digest_is_of_the_weights_alone() -> None:
+    """However they are split or fused; and of other weights it is another."""
+    made = []
+    for seed in (1, 1, 1, 2):
+        torch.manual_seed(seed)
+        made.append(compare(*split(2 ** len(made) if seed == 1 else 2), FUSED).digest)
+    torch.manual_seed(1)
+    _, files = split(1)
+    made.append(compare([files], files, {}).digest)
+    assert len(made[0]) == 32 and made[0] == made[1] == made[2] == made[4] != made[3]
 
 
 @pytest.mark.parametrize("name", ["a.qkv_proj.weight", "norm.weight", "table.weight"])
@@ -80,10 +94,12 @@ def test_a_wrong_rank_is_found(name: str) -> None:
     held, files = split(2)
     size, total = held[1][name]
     held[1][name] = (size, (total + 1) % MODULUS)
-    assert disagreements(held, files, FUSED)[0] == [name]
+    found = compare(held, files, FUSED)
+    assert (found.wrong, found.digest) == ((name,), "")
 
 
 def test_what_has_no_counterpart_is_not_called_checked() -> None:
     held, files = split(2)
     held[0]["extra.weight"] = (3, 17)
-    assert disagreements(held, files, FUSED) == ([], 3, 4)
+    found = compare(held, files, FUSED)
+    assert (found.wrong, found.verified, found.digest) == ((), "3 of 4 parameters", "")

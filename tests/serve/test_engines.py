@@ -3,16 +3,22 @@
 What must come out is computed here, in this process, from the same files.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
+from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
+from studio.serve.special_tokens import SpecialTokens
 from tests.serve.engines import (
+    DEMO,
     END,
     MODEL,
     QUESTION,
@@ -21,6 +27,7 @@ from tests.serve.engines import (
     logprobs,
     text_of,
     tokenizer,
+    with_ends,
 )
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,6 +51,54 @@ def test_answer_ends_with_the_end_token_which_counts(engine: Endpoint) -> None:
     done = engine.complete(QUESTION, replace(GREEDY, max_tokens=200))
     assert (done.completion_tokens, done.finish_reason) == (len(expected), "stop")
     assert done.text == text_of(QUESTION, expected)
+
+
+def switched(fleet: Fleet, name: str, model: Path) -> None:
+    fleet.switch(name, str(model))
+    assert fleet.wait(name, ("ready", "failed", "stopped"), 120).spec.model == str(model)
+
+
+@pytest.fixture
+def with_second_end(
+    fleet: Fleet, name: str, engine: Endpoint, tmp_path: Path
+) -> Iterator[tuple[Endpoint, int]]:
+    """Each kind of engine, where a token of the greedy answer is a second end token, and where in
+    the answer that is. An endpoint's model is told of as if its files were here.
+    """
+    answer = greedy(MODEL, QUESTION, 40)
+    at = next(i for i in range(8, 40) if answer[i] not in answer[:i])
+    state = fleet.state(name)
+    if state.spec.engine == "endpoint":
+        ends = (END, answer[at])
+        engine.identity = replace(engine.identity, ends=ends)
+        yield engine, at
+        return
+    switched(fleet, name, with_ends(tmp_path / "two-ends", END, answer[at]))
+    with closing(fleet.engine(name)) as other:
+        yield other, at
+    switched(fleet, name, DEMO / MODEL)
+
+
+def test_answer_ends_with_the_second_end_token_too(
+    with_second_end: tuple[Endpoint, int],
+) -> None:
+    engine, at = with_second_end
+    done = engine.complete(QUESTION, GREEDY)
+    assert (done.completion_tokens, done.finish_reason) == (at + 1, "stop")
+    assert done.text == text_of(QUESTION, greedy(MODEL, QUESTION, 40)[:at])
+    pieces = list(engine.stream(QUESTION, GREEDY))
+    assert "".join(piece.text for piece in pieces) == done.text
+    assert (pieces[-1].tokens, pieces[-1].finish_reason) == (at + 1, "stop")
+
+
+def test_stop_string_that_is_a_special_token_ends_the_answer(engine: Endpoint) -> None:
+    """It prints nothing, so its text never comes: the engine is told the token."""
+    answer = greedy(MODEL, QUESTION, 40)
+    at = next(i for i in range(8, 40) if answer[i] not in answer[:i])
+    engine.tokens = SpecialTokens(ids={"<|im_end|>": answer[at]})
+    done = engine.complete(QUESTION, replace(GREEDY, stop=("never said", "<|im_end|>")))
+    assert (done.completion_tokens, done.finish_reason) == (at + 1, "stop")
+    assert engine.complete(QUESTION, GREEDY).completion_tokens == 40
 
 
 def test_stream_gives_the_same_answer_in_pieces(engine: Endpoint) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.process import free_port
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
-from tests.serve.engines import QUESTION
+from tests.serve.engines import QUESTION, with_ends
 
 WORDS = 40
 PLAIN = Sampling(max_tokens=64)
@@ -89,6 +90,18 @@ def test_a_server_elsewhere_is_tried_and_asked(fleet: Fleet, embedded: str) -> N
     fleet.stop(name)
     assert fleet.wait(name, ("stopped",), 30).phase == "stopped"
     assert theirs.complete(QUESTION, greedy).completion_tokens == 9
+
+
+def test_the_end_tokens_of_a_model_whose_files_are_here_are_known(
+    fleet: Fleet, embedded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = fleet.state(embedded)
+    (tmp_path / "model").symlink_to(with_ends(tmp_path / "copy", 2, 40))
+    monkeypatch.chdir(tmp_path)
+    name = fleet.start(endpoint(there.url, there.key, "model"))
+    state = fleet.wait(name, ("ready", "failed"), 90)
+    fleet.stop(name)
+    assert state.identity == Identity("model", "endpoint", ends=(2, 40))
 
 
 def test_what_is_not_there_says_so(fleet: Fleet, embedded: str) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from studio.errors import StudioError
+from studio.serve.checksum import compare, sums_of_files
 from studio.serve.engine import EngineGone
 from studio.serve.gate import MODEL_HEADER
 from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
+from studio.weights import Checkpoint
 from tests.checkpoints import write_checkpoint
 from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, text_of
 
@@ -52,24 +55,37 @@ def expected(model: str) -> str:
     return text_of(QUESTION, greedy(model, QUESTION, 24))
 
 
+def digest_of_files(model: str, dtype: str | None) -> str:
+    """The digest of a model's weights, from its files alone."""
+    checkpoint = Checkpoint.open(DEMO / model, model)
+    assert dtype is not None
+    dtypes = dict.fromkeys(checkpoint.tensors, getattr(torch, dtype))
+    files = sums_of_files(checkpoint, dtypes, "cpu", words=True)
+    return compare([files], files, {}).digest
+
+
 def test_each_model_answers_as_itself_and_comes_back_bit_by_bit(fleet: Fleet, name: str) -> None:
     before = fleet.state(name)
-    answers, digests = {}, {}
+    answers, digests, wholes = {}, {}, {}
     for model in ("story", "base", "instruct", MODEL):
         state = switched(fleet, name, DEMO / model)
         assert state.problem == "" and state.spec.name == model
         assert state.identity is not None and state.identity.label == model
         assert fleet.engine(name).identity == state.identity
         answers[model], digests[model] = answer(fleet, name), state.digests
+        wholes[model] = state.digest
         assert state.switch is not None and state.switch["bytes_read"] > 5_000_000
     assert answers == {model: expected(model) for model in answers}
     assert digests[MODEL] == before.digests
-    assert len(set(digests.values())) == 4
+    assert len(set(digests.values())) == len(set(wholes.values())) == 4
+    assert wholes[MODEL] == before.digest
+    assert wholes == {model: digest_of_files(model, state.identity.dtype) for model in wholes}
     assert fleet.state(name).identity == before.identity
 
 
-def test_every_parameter_is_compared_with_the_files(fleet: Fleet, vllm: str) -> None:
+def test_every_parameter_is_compared_with_the_files(fleet: Fleet, vllm: str, embedded: str) -> None:
     assert fleet.state(vllm).verified == "27 of 27 parameters"
+    assert fleet.state(embedded).verified == "39 of 39 parameters"
     assert len(set(fleet.state(vllm).digests)) == 2
 
 

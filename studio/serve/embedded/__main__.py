@@ -31,11 +31,11 @@ def main() -> int:
 
     try:
         model = Model(parsed.model, parsed.dtype, parsed.max_model_len)
+        residency = Residency(os.environ[MODEL_VARIABLE], str(parsed.model))
+        app = build(model, residency, parsed.served_model_name)
     except StudioError as error:
         print(f"StudioError: {error}", flush=True)
         return 1
-    residency = Residency(os.environ[MODEL_VARIABLE], str(parsed.model))
-    app = build(model, residency, parsed.served_model_name)
     os.umask(0o077)
     uvicorn.run(
         app, uds=parsed.uds, host=parsed.host, port=parsed.port or 8000, log_level="warning",

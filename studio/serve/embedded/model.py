@@ -1,7 +1,7 @@
 """A model that transformers loaded: answers token by token, and log-probabilities."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,7 @@ class Model:
         network: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, self.dtype), local_files_only=True
         )
-        network.eval()
-        eos = network.generation_config.eos_token_id
-        listed = eos if isinstance(eos, list) else [eos]
-        self._ends = {e for e in (*listed, self.tokenizer.eos_token_id) if e is not None}
-        return network
+        return network.eval()
 
     def switch(self, path: Path) -> None:
         """Take other weights of the same architecture; on an error the old ones stay."""
@@ -62,9 +58,16 @@ class Model:
         return list(self.tokenizer(text, add_special_tokens=begin)["input_ids"])
 
     def answer(
-        self, prompt: Sequence[int], sampling: Sampling, is_cancelled: Callable[[], bool]
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        ends: Collection[int],
+        is_cancelled: Callable[[], bool],
     ) -> Iterator[Piece]:
-        """The answer to a prompt, a piece for each token, until it ends or is cancelled."""
+        """The answer to a prompt, a piece for each token, until it ends or is cancelled.
+
+        It ends with the tokenizer's end token, or with one of `ends`.
+        """
         room = self.max_model_len - len(prompt)
         if room < 1:
             raise StudioError(
@@ -78,7 +81,7 @@ class Model:
         sampling = replace(sampling, max_tokens=limit)
         for token, count in self._tokens(prompt, sampling):
             reason: FinishReason | None = None
-            if token in self._ends:
+            if token == self.tokenizer.eos_token_id or token in ends:
                 reason = "stop"
             elif text.take(token):
                 reason = "stop"

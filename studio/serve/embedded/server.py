@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from studio.errors import StudioError
+from studio.serve import switching
 from studio.serve.embedded.model import Model
 from studio.serve.embedded.weights import EmbeddedWeights
 from studio.serve.engine import Piece
 from studio.serve.gate import App, Gate, Residency
 from studio.serve.sampling import Sampling
-from studio.serve.switching import switch
 
 Pieces = AsyncGenerator[Piece, None]
 SAMPLING = {field.name for field in fields(Sampling)}
@@ -34,11 +34,11 @@ def build(model: Model, residency: Residency, served_name: str) -> App:
 
     async def change(request: Request) -> Response:
         body = await request.json()
-        done = await switch(residency, weights, str(body["model"]), str(body["path"]))
+        done = await switching.switch(residency, weights, str(body["model"]), str(body["path"]))
         return JSONResponse(done.as_data())
 
     async def resident(request: Request) -> Response:
-        return JSONResponse({"model": residency.model, "digests": weights.digests})
+        return JSONResponse(switching.resident(residency, weights.loaded))
 
     async def health(request: Request) -> Response:
         return Response()
@@ -101,7 +101,7 @@ class _Answers:
             sampling = Sampling.from_data({k: v for k, v in body.items() if k in SAMPLING})
             if body.get("prompt_logprobs") is not None:
                 return JSONResponse(await asyncio.to_thread(self._scored, prompt))
-            pieces = self._pieces(prompt, sampling)
+            pieces = self._pieces(prompt, sampling, _ends(body))
             first = await anext(pieces)
         except (StudioError, ValueError) as error:
             return JSONResponse({"error": {"message": str(error), "code": 400}}, status_code=400)
@@ -123,14 +123,16 @@ class _Answers:
             return prompt
         raise StudioError("the prompt must be a text or a list of token ids")
 
-    async def _pieces(self, prompt: Sequence[int], sampling: Sampling) -> Pieces:
+    async def _pieces(
+        self, prompt: Sequence[int], sampling: Sampling, ends: Collection[int]
+    ) -> Pieces:
         """The pieces of an answer that a thread makes; it ends when nobody asks any more."""
         cancelled = threading.Event()
         made: queue.SimpleQueue[Piece | BaseException] = queue.SimpleQueue()
 
         def make() -> None:
             try:
-                for piece in self._model.answer(prompt, sampling, cancelled.is_set):
+                for piece in self._model.answer(prompt, sampling, ends, cancelled.is_set):
                     made.put(piece)
             except BaseException as error:  # goes on in the asking thread
                 made.put(error)
@@ -175,6 +177,13 @@ class _Answers:
             "choices": choices,
             "usage": usage | {"total_tokens": prompt + answer},
         }
+
+
+def _ends(body: dict[str, Any]) -> list[int]:
+    ends = body.get("stop_token_ids") or []
+    if not isinstance(ends, list) or not all(type(token) is int for token in ends):
+        raise StudioError("stop_token_ids must be a list of token ids")
+    return ends
 
 
 def _choice(text: str, reason: str | None) -> dict[str, Any]:

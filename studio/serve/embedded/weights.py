@@ -1,13 +1,16 @@
 """Other weights for the embedded engine."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from studio.errors import StudioError
+from studio.serve.checksum import checksum, compare, has_whole_words, sums_of_files
 from studio.serve.embedded.model import Model
 from studio.serve.kinship import differences
 from studio.serve.switching import Loaded
+from studio.weights import Checkpoint
 
 
 class EmbeddedWeights:
@@ -17,7 +20,7 @@ class EmbeddedWeights:
         self._model = model
         self._path = path
         self._abort = abort
-        self.digests = (digest(model),)
+        self.loaded = found(model, Path(path))
 
     async def refusal(self, path: str) -> str:
         """Why the model cannot take the place of the present one."""
@@ -35,14 +38,38 @@ class EmbeddedWeights:
         """Read the model beside the present one, then take it."""
         try:
             await asyncio.to_thread(self._model.switch, Path(path))
+            loaded = await asyncio.to_thread(found, self._model, Path(path))
         except (StudioError, OSError, ValueError, RuntimeError) as error:
             return Loaded(problem=f"{path}: the weights could not be read ({error})")
-        self._path = path
-        self.digests = (await asyncio.to_thread(digest, self._model),)
-        return Loaded(digests=self.digests, bytes_read=self._model.nbytes)
+        if not loaded.problem:
+            self._path, self.loaded = path, loaded
+        return loaded
 
     async def resume(self) -> None:
         """Nothing to do: the gate opens."""
+
+
+def found(model: Model, path: Path) -> Loaded:
+    """What the model holds, checked against the files in the folder."""
+    start = time.perf_counter()
+    checkpoint = Checkpoint.open(path, path.name)
+    words = has_whole_words((info.shape for info in checkpoint.tensors.values()), 1)
+    held = dict(model.parameters())
+    dtypes = {name: held[name].dtype for name in checkpoint.tensors if name in held}
+    comparison = compare(
+        [{name: checksum(parameter, words=words) for name, parameter in held.items()}],
+        sums_of_files(checkpoint, dtypes, "cpu", words=words),
+        {},
+    )
+    if comparison.wrong:
+        return Loaded(problem=f"it does not hold the files' weights: {comparison.wrong[:3]}")
+    return Loaded(
+        digests=(digest(model),),
+        bytes_read=model.nbytes,
+        verified=comparison.verified,
+        digest=comparison.digest,
+        seconds_verifying=round(time.perf_counter() - start, 4),
+    )
 
 
 def digest(model: Model) -> str:

@@ -14,10 +14,10 @@ from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 
 from studio.errors import StudioError
-from studio.serve.checksum import disagreements
+from studio.serve.checksum import compare
 from studio.serve.gate import MODEL_VARIABLE, Residency
 from studio.serve.kinship import differences
-from studio.serve.switching import Loaded, sleep, switch, wake
+from studio.serve.switching import Loaded, resident, sleep, switch, wake
 
 
 class Control:
@@ -48,15 +48,7 @@ async def _resident(request: Request) -> JSONResponse:
     state = request.app.state
     async with state.residency.lock:
         loaded = await state.studio_weights.state(state.residency.path)
-    return JSONResponse(
-        {
-            "model": state.residency.model,
-            "problem": loaded.problem,
-            "digests": loaded.digests,
-            "bytes": loaded.bytes_read,
-            "verified": loaded.verified,
-        }
-    )
+    return JSONResponse(resident(state.residency, loaded))
 
 
 async def _switch(request: Request) -> JSONResponse:
@@ -138,17 +130,18 @@ class VllmWeights:
         held = await self._client.collective_rpc("studio_state", args=arguments)
         if problem := _problem(held, nonce):
             return Loaded(problem=problem)
-        wrong, checked, total = disagreements(
+        found = compare(
             [reply["held"] for reply in held],
             {name: entry for reply in held for name, entry in reply["files"].items()},
             held[0]["fused"],
         )
-        if wrong:
-            return Loaded(problem=f"the engine does not hold the files' weights: {wrong[:3]}")
+        if found.wrong:
+            return Loaded(problem=f"the engine does not hold the files' weights: {found.wrong[:3]}")
         return Loaded(
             digests=tuple(reply["digest"] for reply in held),
             bytes_read=sum(reply["nbytes"] for reply in held),
-            verified=f"{checked} of {total} parameters",
+            verified=found.verified,
+            digest=found.digest,
             seconds_verifying=round(time.perf_counter() - start, 4),
         )
 

@@ -11,7 +11,7 @@ import torch
 import xxhash
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-from studio.serve.checksum import Held, checksum, has_whole_words
+from studio.serve.checksum import Held, checksum, has_whole_words, sums_of_files
 from studio.weights import Checkpoint
 
 Reply = dict[str, Any]
@@ -74,11 +74,9 @@ class Extension:
     def studio_files(self, checkpoint: Checkpoint, ranks: int, words: bool) -> Held:
         """The checksums of every so-many-th tensor; called by `studio_state`."""
         dtype = self.model_runner.model_config.dtype  # type: ignore[attr-defined]
+        names = sorted(checkpoint.tensors)[self.rank :: ranks]
         device = self.device  # type: ignore[attr-defined]
-        return {
-            name: checksum(checkpoint.load(name).to(device, dtype), words=words)
-            for name in sorted(checkpoint.tensors)[self.rank :: ranks]
-        }
+        return sums_of_files(checkpoint, dict.fromkeys(names, dtype), device, words=words)
 
     def studio_model(self) -> torch.nn.Module:
         """The model of this rank."""

@@ -22,6 +22,7 @@ class Greeting:
     max_model_len: int | None
     digests: tuple[str, ...]
     verified: str
+    digest: str
     problem: str
 
 
@@ -64,9 +65,10 @@ class Control:
             trial.close()
         return Greeting(
             models["data"][0].get("max_model_len"),
-            tuple(resident.get("digests", ())),
-            resident.get("verified", ""),
-            resident.get("problem", ""),
+            tuple(resident["digests"]),
+            resident["verified"],
+            resident["digest"],
+            resident["problem"],
         )
 
     def switch(self, files: ModelFiles) -> dict[str, Any]:

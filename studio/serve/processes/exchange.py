@@ -109,5 +109,6 @@ class Exchange:
             model_path=str(files.path),
             digests=tuple(done["digests"]),
             verified=done["verified"],
+            digest=done["digest"],
             switch=done,
         )

@@ -103,7 +103,7 @@ class Keeper:
             state.identity,
             name=SERVED_NAME,
             resident=files.fingerprint,
-            begin=files.begin,
+            tokens=files.tokens,
         )
 
     def exchange(self) -> Exchange:
@@ -191,6 +191,7 @@ class Keeper:
             max_model_len=greeting.max_model_len,
             digests=greeting.digests,
             verified=greeting.verified,
+            digest=greeting.digest,
             seconds_to_ready=seconds,
             url="" if port is None else f"http://127.0.0.1:{port}/v1",
             key=None if port is None else self._process.place.key,

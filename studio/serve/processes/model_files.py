@@ -7,6 +7,7 @@ from studio.errors import StudioError
 from studio.serve.engine import Identity
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.vllm_command import Machine
+from studio.serve.special_tokens import SpecialTokens, end_tokens, tokens_of
 from studio.weights import Checkpoint, hub
 from studio.weights.fingerprint import fingerprint
 from studio.weights.strict_json import read_object
@@ -14,22 +15,23 @@ from studio.weights.strict_json import read_object
 WEIGHTS = ("*.safetensors", "*.bin")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
     """A model on this machine.
 
     `reloads`: it is a plain checkpoint, whose weights can be put in place of another's.
-    `quantisation`: how the files themselves are packed, by their own config. `begin`: the text of
-    the begin token, which a rendered prompt may hold already.
+    `quantisation`: how the files themselves are packed, by their own config. `ends`: the ids of
+    the tokens that end an answer.
     """
 
     path: Path
     fingerprint: str
     reloads: bool
     quantisation: str | None = None
-    begin: str | None = None
     heads: int | None = None
     dtype: str | None = None
+    ends: tuple[int, ...] = ()
+    tokens: SpecialTokens = SpecialTokens()
 
 
 def model_files(model: str) -> ModelFiles:
@@ -37,16 +39,23 @@ def model_files(model: str) -> ModelFiles:
     path = hub.all_files(model).resolve()
     config = read_object(path / "config.json")
     packed = config.get("quantization_config")
-    heads = config.get("num_attention_heads")
-    begin = _begin(path)
-    dtype = next((str(v) for k in ("dtype", "torch_dtype") if (v := config.get(k))), None)
-    if packed:
-        method = packed.get("quant_method") if isinstance(packed, dict) else None
-        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-        mark = fingerprint([path / "config.json", *files])
-        return ModelFiles(path, mark, False, str(method or "unknown"), begin, _whole(heads), dtype)
-    checkpoint = Checkpoint.open(path, model)
-    return ModelFiles(path, checkpoint.fingerprint(), True, None, begin, _whole(heads), dtype)
+    method = packed.get("quant_method") if isinstance(packed, dict) else None
+    return ModelFiles(
+        path=path,
+        fingerprint=_packed_mark(path) if packed else Checkpoint.open(path, model).fingerprint(),
+        reloads=not packed,
+        quantisation=str(method or "unknown") if packed else None,
+        heads=_whole(config.get("num_attention_heads")),
+        dtype=next((str(v) for k in ("dtype", "torch_dtype") if (v := config.get(k))), None),
+        ends=end_tokens(path),
+        tokens=tokens_of(path),
+    )
+
+
+def _packed_mark(path: Path) -> str:
+    """The fingerprint of a quantised model, whose tensors the studio does not know."""
+    files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
+    return fingerprint([path / "config.json", *files])
 
 
 def check(spec: ModelSpec, files: ModelFiles) -> None:
@@ -101,16 +110,9 @@ def identity_of(spec: ModelSpec, files: ModelFiles) -> Identity:
         quantisation=spec.quantisation or files.quantisation,
         fingerprint=files.fingerprint,
         tensor_parallel_size=spec.tensor_parallel_size,
+        ends=files.ends,
     )
 
 
 def _whole(value: object) -> int | None:
     return value if type(value) is int and value > 0 else None
-
-
-def _begin(path: Path) -> str | None:
-    file = path / "tokenizer_config.json"
-    token = read_object(file).get("bos_token") if file.is_file() else None
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) and token else None

@@ -32,9 +32,11 @@ class EngineState:
 
     `since`: when it came into this phase, in seconds since 1970. `problem`: why it failed, or why
     the last switch was refused; `line` is the line of the log that tells it. `url` and `key` are
-    for other programs, where the engine listens on a port. `digests`: of each rank's weights;
-    `verified`: how many parameters were compared with the model's files. `switch`: the last
-    change of weights, with its seconds and bytes. `note`: what else to know ("adopted from …").
+    for other programs, where the engine listens on a port. `digests`: of each rank's bytes;
+    `verified`: how many parameters were compared with the model's files; `digest`: of the whole
+    model's weights in the engine's dtype, the same at every tensor parallel size, empty if not all
+    was compared. `switch`: the last change of weights, with its seconds and bytes. `note`: what
+    else to know ("adopted from …").
     """
 
     id: str
@@ -51,6 +53,7 @@ class EngineState:
     can_sleep: bool = False
     digests: tuple[str, ...] = ()
     verified: str = ""
+    digest: str = ""
     seconds_to_ready: float | None = None
     switch: dict[str, Any] | None = None
     load: Load = Load()

@@ -42,7 +42,7 @@ function engineCard(first, desk) {
   let shown = "";
 
   function show(engine, state) {
-    const key = JSON.stringify([engine.phase, engine.problem, engine.line, engine.spec, engine.identity, engine.switch, engine.note, engine.verified, desk.models().map((each) => each.model)]);
+    const key = JSON.stringify([engine.phase, engine.problem, engine.line, engine.spec, engine.identity, engine.switch, engine.note, engine.verified, engine.digest, desk.models().map((each) => each.model)]);
     if (key !== shown) {
       shown = key;
       element.setAttribute("aria-label", nameOf(engine));
@@ -98,6 +98,7 @@ function specWords(engine) {
   if (engine.max_model_len) words.push(`${engine.max_model_len.toLocaleString("en")} tokens of context`);
   if (engine.seconds_to_ready) words.push(`up in ${duration(engine.seconds_to_ready)}`);
   if (engine.verified) words.push(`${engine.verified} verified`);
+  if (engine.digest) words.push(`weights ${engine.digest.slice(0, 12)}`);
   return words.join(" · ");
 }
 function switchWords(done) {

@@ -20,6 +20,7 @@ from studio.serve.processes.model_files import (
 )
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.vllm_command import Machine
+from studio.serve.special_tokens import SpecialTokens
 from studio.weights import Checkpoint
 from tests.serve.engines import DEMO
 
@@ -41,9 +42,10 @@ def test_files_of_a_demo_model() -> None:
         fingerprint=Checkpoint.open(STORY, "story").fingerprint(),
         reloads=True,
         quantisation=None,
-        begin="<s>",
         heads=8,
         dtype="bfloat16",
+        ends=(2,),
+        tokens=SpecialTokens("<s>", {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3}),
     )
 
 
@@ -102,7 +104,7 @@ OLD_CPU = Machine(has_gpu=False, cores=8, safe_bfloat16=False)
 def test_dtype_is_decided_before_the_start(
     engine: Any, asked: str, held: str | None, machine: Machine, expected: str
 ) -> None:
-    files = ModelFiles(Path("/m"), "f", True, dtype=held)
+    files = ModelFiles(path=Path("/m"), fingerprint="f", reloads=True, dtype=held)
     spec = ModelSpec(model="m", engine=engine, dtype=asked)
     assert resolved_dtype(spec, files, machine) == expected
 
