@@ -18,11 +18,13 @@ SAME = 1e-9
 SHOWN_GROUPS = ("attention", "mlp", "norms")
 
 
-def charts(found: Preview, off: Errors | None = None) -> dict[str, Any]:
+def charts(
+    found: Preview, off: Errors | None = None, *, with_heatmap: bool = True
+) -> dict[str, Any]:
     """Everything that is shown of a preview, but for the table of all tensors.
 
     Where there is no value, as for the angle of a zero vector, stands None. `off`: how far an
-    estimate may be off.
+    estimate may be off. The heatmap is most of it; without angles there is none.
     """
     rows, shares = found.by_row(found.shares)
     stages = [stage_lists(found, number) for number in range(len(found.stages))]
@@ -42,7 +44,7 @@ def charts(found: Preview, off: Errors | None = None) -> dict[str, Any]:
         "survives": None if found.survives is None else plain(found.by_row(found.survives)[1]),
         "stages": stages,
         "words": in_words(found, stages),
-        "heatmap": heatmap(found) if found.is_measured else None,
+        "heatmap": heatmap(found) if with_heatmap and found.is_measured else None,
     }
 
 

@@ -39,9 +39,13 @@ class MergeDesk:
         self.presets = presets()
 
     def preview(self, request: Request) -> Answer:
-        """The charts' numbers for a recipe."""
-        recipe = self._recipe(request)
-        return self.tuner.preview(recipe, request.get("layers", 32), self._base(request))
+        """The charts' numbers for a recipe, with the heatmap's if `heatmap` asks for them."""
+        return self.tuner.preview(
+            self._recipe(request),
+            request.get("layers", 32),
+            self._base(request),
+            with_heatmap=request.get("heatmap") is True,
+        )
 
     def tensors(self, request: Request) -> Answer:
         """Every tensor's exact settings, weights and shares, as a table."""

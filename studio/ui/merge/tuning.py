@@ -22,7 +22,9 @@ class Tuner:
         self._turn = threading.Lock()
         self._places = threading.BoundedSemaphore(MOST_WAITING)
 
-    def preview(self, recipe: Recipe, layers: int, base: str | None = None) -> dict[str, Any]:
+    def preview(
+        self, recipe: Recipe, layers: int, base: str | None = None, *, with_heatmap: bool = True
+    ) -> dict[str, Any]:
         """The charts as plain lists; `layers` counts where the sources are not here.
 
         `base`: the model whose task vectors to show. Raises StudioError for a recipe that does not
@@ -34,7 +36,8 @@ class Tuner:
         gram, estimate = basis.known
         with self._my_turn():
             found = preview(recipe, basis.layout, basis.sizes, gram, base)
-            shown = charts(found, errors(found, estimate.deviations) if estimate else None)
+            off = errors(found, estimate.deviations) if estimate else None
+            shown = charts(found, off, with_heatmap=with_heatmap)
         return {
             "layers": basis.layout.num_layers,
             "basis": "assumed" if gram is None else "estimated" if estimate else "exact",

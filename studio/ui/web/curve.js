@@ -5,14 +5,13 @@ const FINE = 0.01, COARSE = 0.1, SNAP = 0.05;
 // view() → { layers, lines: [{ key, anchors, spans, title, dashed, colour }], dots, ends: {low, high}, name, snap }
 // act: { move(line, anchor, value, isFinal), add(line), remove(line, anchor) }
 function makeCurve(view, act) {
-  const back = s("g"), middle = s("g"), front = s("g");
-  const svg = s("svg", { class: "ms-curve", role: "group" }, back, middle, front);
+  const ground = s("g"), back = s("g"), middle = s("g"), front = s("g");
+  const svg = s("svg", { class: "ms-curve", role: "group" }, ground, back, middle, front);
   const box = h("div", { class: "ms-chart" }, svg);
-  let width = 480, scale = null, points = [], paths = [], drawn = "";
+  let width = 480, scale = null, points = [], paths = [], tints = [], drawn = "", standing = "";
 
-  function measure() {
-    const { layers, lines, dots } = view();
-    const all = lines.flatMap((line) => line.anchors).concat(dots || []).filter(Number.isFinite);
+  function measure({ layers, lines }) {
+    const all = lines.flatMap((line) => line.anchors).filter(Number.isFinite);
     const low = Math.min(0, ...all), high = Math.max(1, ...all);
     const { height, left, right, top, bottom } = CURVE;
     const wide = width - left - right, tall = height - top - bottom;
@@ -24,34 +23,21 @@ function makeCurve(view, act) {
     };
   }
 
-  function backdrop() {
-    const { layers, lines, dots, ends, name } = view();
-    const { height, left, right } = CURVE;
-    back.replaceChildren();
-    const main = lines[lines.length - 1];
-    if (ends && main) back.append(...tints(main, ends));
-    for (const value of [scale.low, (scale.low + scale.high) / 2, scale.high]) {
-      back.append(
+  function backdrop({ layers, lines, dots, ends, name }) { // what stays where it is while a point is dragged
+    const key = JSON.stringify([width, scale.low, scale.high, layers, dots, ends, name]);
+    if (key === standing) return;
+    standing = key;
+    const { height, left, right } = CURVE, main = lines[lines.length - 1];
+    const text = (x, y, anchor, words) => s("text", { class: "ms-tick", x, y, "text-anchor": anchor }, words);
+    const isInside = (layer) => main.spans.some(([from, to]) => layer >= from && layer <= to);
+    back.replaceChildren(
+      ...[scale.low, (scale.low + scale.high) / 2, scale.high].flatMap((value) => [
         s("line", { class: "ms-grid", x1: left, x2: width - right, y1: scale.y(value), y2: scale.y(value) }),
-        s("text", { class: "ms-tick", x: left - 6, y: scale.y(value) + 4, "text-anchor": "end" }, Math.round(value * 100) / 100),
-      );
-    }
-    if (ends) {
-      back.append(
-        endText(ends.high, `${name} = 1: `, scale.y(1) - 10),
-        endText(ends.low, `${name} = 0: `, scale.y(0) + 14),
-      );
-    }
-    for (const layer of ticks(layers, width < 420 ? 5 : 9)) {
-      back.append(s("text", { class: "ms-tick", x: scale.x(layer), y: height - 6, "text-anchor": "middle" },
-        layer === 0 ? "layer 0" : layer));
-    }
-    (dots || []).forEach((value, layer) => {
-      const isInside = main.spans.some(([from, to]) => layer >= from && layer <= to);
-      if (layers <= 40 && Number.isFinite(value) && isInside) {
-        back.append(s("circle", { class: "ms-dot", cx: scale.x(layer), cy: scale.y(value), r: 2.6 }));
-      }
-    });
+        text(left - 6, scale.y(value) + 4, "end", Math.round(value * 100) / 100)]),
+      ...(ends ? [endText(ends.high, `${name} = 1: `, scale.y(1) - 10), endText(ends.low, `${name} = 0: `, scale.y(0) + 14)] : []),
+      ...ticks(layers, width < 420 ? 5 : 9).map((layer) => text(scale.x(layer), height - 6, "middle", layer || "layer 0")),
+      ...(dots || []).flatMap((value, layer) => (Number.isFinite(value) && isInside(layer) ? [s("circle", { class: "ms-dot", cx: scale.x(layer), cy: scale.y(value), r: 2.6 })] : [])),
+    );
   }
   const place = (anchors, [first, last], k) => {
     const layer = layerOf(k, anchors.length, [first, last]);
@@ -62,16 +48,6 @@ function makeCurve(view, act) {
       return `M${scale.x(span[0])} ${scale.y(anchors[0])}H${scale.x(span[1])}`;
     }
     return anchors.map((v, k) => `${k ? "L" : "M"}${scale.x(place(anchors, span, k))} ${scale.y(v)}`).join("");
-  }
-  function tints(main, ends) { // below the line the t = 1 end's colour, above it the other's
-    return main.spans.flatMap((span) => {
-      const [from, to] = [scale.x(span[0]), scale.x(span[1])];
-      const line = path(main.anchors, span).replace(/^M/, "L");
-      const area = (edge, colour) => s("path", {
-        class: "ms-tint", style: `fill:${colour}`, d: `M${from} ${edge}${line}L${to} ${edge}Z`,
-      });
-      return [area(scale.y(scale.low), ends.high.colour), area(scale.y(scale.high), ends.low.colour)];
-    });
   }
   function endText(end, words, y) {
     return s("g", {},
@@ -84,7 +60,11 @@ function makeCurve(view, act) {
   function makeParts() {
     points = []; paths = [];
     front.replaceChildren(); middle.replaceChildren();
-    const { lines } = view();
+    const { lines, ends } = view();
+    // below the main line the t = 1 end's colour, above it the other's
+    tints = !ends ? [] : lines[lines.length - 1].spans.flatMap((span) => [["low", ends.high], ["high", ends.low]].map(([edge, { colour }]) =>
+      ({ span, edge, area: s("path", { class: "ms-tint", style: `fill:${colour}` }) })));
+    ground.replaceChildren(...tints.map(({ area }) => area));
     [...lines.keys()].reverse().forEach((which) => { // the first rule wins, so it lies on top
       const line = lines[which];
       line.spans.forEach((_, part) => {
@@ -143,14 +123,18 @@ function makeCurve(view, act) {
     const key = JSON.stringify([width, shown]);
     if (key === drawn) return; // most updates concern another curve
     drawn = key;
-    measure();
-    backdrop();
+    measure(shown);
+    backdrop(shown);
     const count = (list) => lines.reduce((sum, line) => sum + list(line).length, 0);
     if (points.length !== count((line) => line.anchors) || paths.length !== count((line) => line.spans)) makeParts();
     for (const { drawn, reach, which, part } of paths) {
       const d = path(lines[which].anchors, lines[which].spans[part]);
       drawn.setAttribute("d", d);
       reach.setAttribute("d", d);
+    }
+    for (const { span, edge, area } of tints) {
+      const line = path(lines[lines.length - 1].anchors, span).replace(/^M/, "L"), y = scale.y(scale[edge]);
+      area.setAttribute("d", `M${scale.x(span[0])} ${y}${line}L${scale.x(span[1])} ${y}Z`);
     }
     for (const { point, which, k } of points) {
       const line = lines[which], value = line.anchors[k];

@@ -31,22 +31,22 @@ new MutationObserver(() => { // the colour scheme changed
   plots.forEach((plot) => plot.redraw());
 }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
-// A chart: draw(figure) with figure = () => ({ traces, layout }), called again where colours or
-// the width change. Zoom and hidden traces survive a draw, until `layout.uirevision` changes.
+// A chart: draw(figure) with figure = (width, seen) => ({ traces, layout }), called again where
+// colours, the width or the zoom change; `seen` is the part of the x axis that is zoomed to, or
+// null. Zoom and hidden traces survive a draw, until `layout.uirevision` changes.
 function makePlot(label, height = 260) {
   const box = h("div", { class: "ms-plot", role: "img", "aria-label": label, style: `height:${height}px` });
   const isTouch = matchMedia("(pointer: coarse)").matches; // a finger that drags wants to scroll
   const config = { displayModeBar: false, doubleClick: "reset", showTips: false };
-  let figure = null, library = null, failed = false;
+  let figure = null, library = null, failed = false, seen = null;
   const plot = {
     box, height,
-    width: () => width,
     draw(next) { figure = next; plot.redraw(); },
     redraw() {
       if (!figure || !width) return;
       if (!library) { fetchLibrary(); return; }
-      const { traces, layout } = figure();
-      library.react(box, traces, deepMerge(plainLayout(isTouch), layout, { width, height: plot.height }), config);
+      const { traces, layout } = figure(width, seen);
+      library.react(box, traces, deepMerge(plainLayout(isTouch), layout, { width, height: plot.height }));
     },
     purge() { plots.delete(plot); if (library) library.purge(box); },
   };
@@ -58,7 +58,7 @@ function makePlot(label, height = 260) {
       library = found;
       box.replaceChildren();
       library.newPlot(box, [], deepMerge(plainLayout(isTouch), { width, height: plot.height }), config)
-        .then(() => box.on("plotly_relayout", (change) => plot.moved?.(change)));
+        .then(() => box.on("plotly_relayout", zoomed));
       plot.redraw();
     }, () => {
       asked = false;
@@ -66,6 +66,12 @@ function makePlot(label, height = 260) {
       failed = true;
       setTimeout(plot.redraw, 3000);
     });
+  }
+  function zoomed(change) { // so the ticks become those of what is seen now
+    const [from, to] = change["xaxis.range"] || [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+    if (from === undefined && !change["xaxis.autorange"]) return;
+    seen = from === undefined ? null : [from, to];
+    plot.redraw();
   }
   new ResizeObserver(() => {
     const wide = Math.floor(box.clientWidth);

@@ -1,5 +1,5 @@
 // The card of charts: what the recipe makes of its sources, layer by layer.
-// desk: { preview(), colour, label, stageColour, stageTitle, inputs, isSwitch, layers, tensors() }
+// desk: { preview(), ask() for another, colour, label, stageColour, stageTitle, inputs, isSwitch, layers, tensors() }
 const VIEWS = [["shares", "Shares"], ["settings", "Settings"], ["similarity", "Similarity"], ["heat", "Heatmap"], ["tensors", "Tensors"]];
 const VIEW_KEY = "merge-studio-view";
 
@@ -25,7 +25,7 @@ function makeResults(desk) {
   }
   let chosen = recall(VIEW_KEY);
   if (!VIEWS.some(([view]) => view === chosen)) chosen = "shares";
-  const choice = segments("What the charts show", VIEWS, chosen, (view) => { chosen = view; remember(VIEW_KEY, view); showChosen(); });
+  const choice = segments("What the charts show", VIEWS, chosen, (view) => { chosen = view; remember(VIEW_KEY, view); showChosen(); if (view === "heat") desk.ask(); });
   const stack = h("div", { class: "ms-views" }, Object.values(views).map((view) => view.element));
   function showChosen() {
     for (const [name, view] of Object.entries(views)) view.element.hidden = name !== chosen;
@@ -60,21 +60,15 @@ function makeResults(desk) {
     words.replaceChildren(...(found.words || []).map((line) => h("li", {}, line)));
   }
   showChosen();
-  return { certainty, elements: [space, legend, choice.element, stack, numbers.element, words], strip, update };
+  return { certainty, elements: [space, legend, choice.element, stack, numbers.element, words], strip, update, showsHeatmap: () => chosen === "heat" };
 }
 
 // A chart and, where there are several kinds of it, what to choose them with.
 const NO_ANGLES = "Not known yet: this needs the angles between the sources.";
 function makeView(desk, label, height, kinds, needsAngles = false) {
   const plot = makePlot(label, height), caption = h("p", { class: "ms-hint" });
-  let kind = kinds[0], seen = null;
-  const select = h("select", { class: "ms-select ms-small", "aria-label": `${label}: which`, onchange: () => { kind = kinds.find(([name]) => name === select.value) || kinds[0]; seen = null; update(desk.preview()); } });
-  plot.moved = (change) => {
-    const [from, to] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-    if (from === undefined && !change["xaxis.autorange"]) return;
-    seen = from === undefined ? null : [from, to];
-    plot.redraw(); // with ticks for what is seen now
-  };
+  let kind = kinds[0];
+  const select = h("select", { class: "ms-select ms-small", "aria-label": `${label}: which`, onchange: () => { kind = kinds.find(([name]) => name === select.value) || kinds[0]; update(desk.preview()); } });
   function offer(found) {
     const there = kinds.filter(([name]) => (name === "survives" ? found.survives : name === "angles" ? found.stages.some((stage) => stage.degrees) : true));
     const names = there.map(([name]) => name).join();
@@ -90,28 +84,22 @@ function makeView(desk, label, height, kinds, needsAngles = false) {
     if (!found) return;
     offer(found);
     const [, figure, told] = kind, isKnown = found.basis !== "assumed" || !needsAngles;
-    caption.textContent = isKnown ? told(found) : NO_ANGLES;
+    put(caption, isKnown ? told(found) : NO_ANGLES);
     plot.box.hidden = !isKnown;
     if (!isKnown) return;
-    plot.draw(() => figure(found, desk, plot.width(), seen));
+    plot.draw((width, seen) => figure(found, desk, width, seen));
   }
-  return { element: h("div", { class: "ms-view" }, h("div", { class: "ms-row ms-caption" }, caption, select), plot.box), update, plot };
+  return { element: h("div", { class: "ms-view" }, h("div", { class: "ms-row ms-caption" }, caption, select), plot.box), update };
 }
 
 function makeHeat(desk) {
   const plot = makePlot("Layers by modules", 300), caption = h("p", { class: "ms-hint" });
   const select = h("select", { class: "ms-select ms-small", "aria-label": "What the heatmap shows", onchange: () => update(desk.preview()) });
-  let seen = null;
-  plot.moved = (change) => {
-    const from = change["xaxis.range[0]"];
-    seen = from === undefined ? null : [from, change["xaxis.range[1]"]];
-    plot.redraw();
-  };
   function update(found) {
     if (!found) return;
     const map = found.heatmap;
     plot.box.hidden = select.hidden = !map;
-    if (!map) { caption.textContent = NO_ANGLES; return; }
+    if (!map) { put(caption, found.basis === "assumed" ? NO_ANGLES : ""); return; }
     const name = (k) => desk.label(found.sources[k]);
     const choices = [
       ...Object.keys(map.angle || {}).map((pair) => [pair, `Angle: ${pair.split(",").map((k) => name(Number(k))).join(" – ")}`]),
@@ -125,12 +113,12 @@ function makeHeat(desk) {
       if (choices.some(([value]) => value === before)) select.value = before;
     }
     const isAngle = select.value.includes(","), where = found.base ? ", as task vectors" : "";
-    caption.textContent = isAngle ? `Angle between two sources${where}` : `Relative distance of the result from a source${where}`;
+    put(caption, isAngle ? `Angle between two sources${where}` : `Relative distance of the result from a source${where}`);
     plot.height = 70 + 25 * Math.max(3, map.modules.length);
     plot.box.style.height = `${plot.height}px`;
-    plot.draw(() => heatFigure(found, desk, plot.width(), seen, select.value));
+    plot.draw((width, seen) => heatFigure(found, desk, width, seen, select.value));
   }
-  return { element: h("div", { class: "ms-view" }, h("div", { class: "ms-row ms-caption" }, caption, select), plot.box), update, plot };
+  return { element: h("div", { class: "ms-view" }, h("div", { class: "ms-row ms-caption" }, caption, select), plot.box), update };
 }
 
 // The shares in figures: what the chart says, for those who read it aloud too.

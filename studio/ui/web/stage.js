@@ -72,7 +72,7 @@ function parameterBlock(stage, index, parameter, desk) {
       layers: desk.layers(), name, ends, snap: desk.snap(),
       lines: lines.map((line) => ({ ...line, anchors: line.rule.anchors })),
       // where some tensors of a layer follow a rule of their own, no dot could stand for all
-      dots: lines.every((line) => !line.dashed) && values() && rowsOf((row) => row.startsWith("layer")).map((k) => values()[k]),
+      dots: desk.layers() <= MOST_DOTS && lines.every((line) => !line.dashed) && values() && rowsOf((row) => row.startsWith("layer")).map((k) => values()[k]),
     }),
     {
       move: (which, k, value, isFinal) => desk.edit(`${lines[which].key}-${k}`, () => { lines[which].rule.anchors[k] = value; }, { isFinal }),
@@ -94,6 +94,7 @@ function parameterBlock(stage, index, parameter, desk) {
   };
 }
 
+const MOST_DOTS = 40; // side by side they would be a line
 // One anchor more or less: a line keeps at least one, and has room for 33.
 const MOST_ANCHORS = 33;
 function changeCount(line, desk, kind, k, change) {

@@ -31,7 +31,7 @@ const desk = {
   edited: () => edited,
   setEdited(index, isSilent) { edited = index; if (!isSilent) rebuild(index === null ? null : `s${index}-edit`); },
   focus: (key) => stagesBox.querySelector(`[data-key="${key}"]`)?.focus({ preventScroll: true }),
-  tensors: () => ask("tensors", { recipe: page.recipe, layers: page.layers, base: page.base }),
+  ask: requestPreview, tensors: () => ask("tensors", { recipe: page.recipe, layers: page.layers, base: page.base }),
 };
 const results = makeResults(desk);
 const graph = makeGraph(desk, (index) => {
@@ -103,8 +103,8 @@ function refreshEditors() {
   cards.forEach((card) => card.refresh());
 }
 function refresh() {
+  results.update(); // first: it measures what it draws, and would have all that is new laid out
   refreshEditors();
-  results.update();
   panel.refresh();
   showBasis();
 }

@@ -123,7 +123,7 @@ async function requestPreview() {
   while (waiting) {
     waiting = false;
     const sent = page.recipe, shape = shapeOf(sent), base = page.base;
-    const answer = await ask("preview", { recipe: sent, layers: page.layers, base });
+    const answer = await ask("preview", { recipe: sent, layers: page.layers, base, heatmap: results.showsHeatmap() });
     if (sent !== page.recipe || shape !== shapeOf(page.recipe) || base !== page.base) { waiting = true; continue; }
     page.error = answer.error || "";
     if (!answer.error) {
