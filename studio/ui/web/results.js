@@ -7,6 +7,7 @@ function makeResults(desk) {
   const legend = h("ul", { class: "ms-legend" }), space = h("p", { class: "ms-hint" });
   const certainty = h("span", { class: "ms-chip ms-quiet" });
   const strip = h("div", { class: "ms-strip", "aria-hidden": "true" }); // on phones the charts are far away
+  const changes = h("div", { class: "ms-strip-space" }, "changes:");
   const words = h("ul", { class: "ms-words" });
   const numbers = makeNumbers(desk), tensors = makeTensors(desk);
   const views = {
@@ -44,20 +45,21 @@ function makeResults(desk) {
     if (legend.dataset.names !== names) {
       legend.dataset.names = names;
       legend.replaceChildren(...found.sources.map((model) => h("li", {}, swatch(desk.colour(model)), h("span", { title: model }, desk.label(model)), h("strong"))));
-      strip.replaceChildren(...found.sources.map((model) => h("div", { style: `background:${desk.colour(model)}`, title: desk.label(model) }, h("span"))));
+      strip.replaceChildren(changes, ...found.sources.map((model) => h("div", { style: `background:${desk.colour(model)}`, title: desk.label(model) }, h("span"))));
     }
+    changes.hidden = !found.base;
     found.sources.forEach((model, k) => {
-      const part = found.overall[k], box = strip.children[k];
+      const part = found.overall[k], box = strip.children[k + 1];
       put(legend.children[k].lastChild, percent(part));
       box.style.flex = `${Math.max(0, part)} 0 0`;
-      put(box.firstChild, `${part > 0.25 ? `${desk.label(model)} ` : ""}${Math.round(100 * part)} %`);
+      put(box.firstChild, `${Math.round(100 * part)} %${part > 0.25 ? ` ${desk.label(model)}` : ""}`);
     });
     put(space, `${spaceWords(found)}:`);
     put(certainty, { exact: "exact", assumed: "linear approximation", estimated: "estimated" }[found.basis]);
     const told = (found.words || []).join("\n");
     if (words.dataset.told === told) return;
     words.dataset.told = told;
-    words.replaceChildren(...(found.words || []).map((line) => h("li", {}, line)));
+    words.replaceChildren(...(found.words || []).map((line) => h("li", {}, line.replaceAll(" %", "\u00a0%"))));
   }
   showChosen();
   return { certainty, elements: [space, legend, choice.element, stack, numbers.element, words], strip, update, showsHeatmap: () => chosen === "heat" };
@@ -121,6 +123,7 @@ function makeHeat(desk) {
   return { element: h("div", { class: "ms-view" }, h("div", { class: "ms-row ms-caption" }, caption, select), plot.box), update };
 }
 
+const margin = (value) => (value < 0.05 ? "less than 0.1" : value.toFixed(1));
 // The shares in figures: what the chart says, for those who read it aloud too.
 function makeNumbers(desk) {
   const head = h("tr"), body = h("tbody");
@@ -130,7 +133,7 @@ function makeNumbers(desk) {
     if (!element.open || !found) return;
     head.replaceChildren(h("th", { scope: "col" }, "Tensors"), ...found.sources.map((model) => h("th", { scope: "col" }, desk.label(model))));
     body.replaceChildren(...found.rows.map((row, k) => h("tr", {}, h("th", { scope: "row" }, row),
-      ...found.shares[k].map((part, source) => h("td", {}, percent(part), found.share_error && h("span", { class: "ms-quiet" }, ` ± ${(100 * found.share_error[k][source]).toFixed(1)}`))))));
+      ...found.shares[k].map((part, source) => h("td", {}, percent(part), found.share_error && h("span", { class: "ms-quiet" }, ` ± ${margin(100 * found.share_error[k][source])}`))))));
   }
   element.addEventListener("toggle", () => update(desk.preview()));
   return { element, update };

@@ -137,12 +137,12 @@ function basisWords() {
   const act = found.large && state?.access.owner && (isMeasuring
     ? button(isEnding ? "Cancelling …" : "Cancel", cancelMeasuring, { class: "ms-button ms-small", disabled: isEnding, "aria-label": "Cancel measuring" })
     : button("Measure exactly", measure, { class: "ms-button ms-small" }));
-  const more = isMeasuring ? `; measuring exactly, ${part} % …` : found.measuring ? "; reading more blocks …" : ".";
+  const more = isMeasuring ? `; measuring exactly, ${part} % …` : found.measuring ? "; sampling the weights …" : ".";
   const nothing = found.large || isMeasuring ? "" : "; the sources could not be measured, the studio’s log tells why";
   return [h("div", { class: "ms-row" }, hint(certainty, found.basis === "assumed" && !found.measuring ? `${nothing}.` : more), act), measured];
 }
 function estimateWords(found) { // the bands are often too thin to be seen
-  const most = (lists) => Math.max(0, ...lists.flat(2).filter(Number.isFinite)), plain = (value) => Number(value.toPrecision(2));
+  const most = (lists) => Math.max(0, ...lists.flat(2).filter(Number.isFinite)), plain = (value) => (value < 1e-3 ? "less than 0.001" : Number(value.toPrecision(2)));
   const angle = most(found.stages.map((stage) => stage.degrees_error || []));
   return `Estimated from ${plain(100 * found.sampled)} % of the weights: shares to ± ${plain(100 * most(found.share_error))} %, angles to ± ${plain(angle)}°`;
 }
@@ -186,6 +186,8 @@ async function poll() {
     adopt(answer);
     if (wasOwner !== Boolean(answer.access.owner)) { library.refresh(); if (answer.access.owner) requestPreview(); else library.show(false); }
   }
+  // Another page may have had the sources measured.
+  if (page.preview?.basis === "estimated" && performance.now() - asked > 10000) requestPreview();
   polling = setTimeout(poll, document.hidden ? 5000 : 1000);
 }
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });

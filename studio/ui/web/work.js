@@ -115,13 +115,14 @@ function sound(draft) { // what was stored, if it is a draft; throws otherwise
 }
 
 // ---- preview: the latest recipe wins, and nothing queues up -----------------------------------
-let flying = false, waiting = false, again = 0, checkedShape = "";
+let flying = false, waiting = false, again = 0, asked = 0, checkedShape = "";
 async function requestPreview() {
   waiting = true;
   if (flying) return;
   flying = true;
   while (waiting) {
     waiting = false;
+    asked = performance.now();
     const sent = page.recipe, shape = shapeOf(sent), base = page.base;
     const answer = await ask("preview", { recipe: sent, layers: page.layers, base, heatmap: results.showsHeatmap() });
     if (sent !== page.recipe || shape !== shapeOf(page.recipe) || base !== page.base) { waiting = true; continue; }
