@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from studio.merge.tokens.tokenizers import REMEDY, VocabularyProblem
 from studio.weights.strict_json import shown
 
 # Different values mean different tensor shapes: no merge of equal names is possible.
@@ -104,7 +105,7 @@ def vocabulary_problems(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if len({repr(size) for size in given.values()}) < 2:
         return []
     listing = ", ".join(f"{name}: {size}" for name, size in given.items())
-    return [f"the vocabularies have different sizes ({listing}); merge by token (tokenizer_source)"]
+    return [VocabularyProblem(f"the vocabularies have different sizes ({listing}); {REMEDY}")]
 
 
 def _normalised(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Preflight reads configs, tokenizers and headers only, lists every problem at onc
 plan that the pass carries out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from studio.merge.recipe import Recipe
 from studio.merge.tensors import Matching, Wanted, is_vocabulary, match_tensors, rows_of
 from studio.merge.tokens.alignment import Alignment
 from studio.merge.tokens.tokenizer_files import changed_files
-from studio.merge.tokens.tokenizers import compare_tokenizers
-from studio.merge.tokens.vocabularies import add_table, alignment_of
+from studio.merge.tokens.tokenizers import VocabularyProblem, compare_tokenizers
+from studio.merge.tokens.vocabularies import alignment_of, table_text, vocabulary_table
 from studio.weights import hub
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
@@ -51,10 +51,17 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     problems += texts.problems
     if out is not None:
         problems += folder_problems(out)
-    sources = _open(recipe, configs, problems)
-    if compared.misfits or len(sources) < len(recipe.sources):
-        data = _differing(recipe, folders, configs, problems) if not compared.misfits else {}
-        raise StudioError.listing("these sources cannot merge", problems, data)
+    sizes = [] if recipe.is_aligned else vocabulary_problems(configs)
+    is_remote = any(hub.local_folder(model) is None for model in configs)
+    if is_remote:
+        problems += sizes
+    sources = _open(configs, problems)
+    if compared.misfits:
+        raise StudioError.listing("these sources cannot merge", problems)
+    if len(sources) < len(recipe.sources):
+        problems += [] if is_remote else sizes
+        rows = {model: value_of(config, "vocab_size") for model, config in configs.items()}
+        raise _refusal("these sources cannot merge", problems, folders, rows)
     warnings = [*recipe.warnings, *compared.warnings, *texts.warnings]
     return _plan(recipe, sources, (options, out), (problems, warnings))
 
@@ -97,14 +104,14 @@ def _plan(
     alignment = _alignment(recipe, sources, (problems, warnings))
     matching = match_tensors(sources, num_layers, Wanted(dtype, options.missing, alignment))
     shards = shards_of(matching.jobs, options.shard_bytes)
-    problems += matching.problems
+    # Where tokens could not be aligned, the remedy for different rows has been tried already.
+    solved = VocabularyProblem if recipe.is_aligned else ()
+    problems += [problem for problem in matching.problems if not isinstance(problem, solved)]
     problems += space_problems(out, shards, sources)
-    data: dict[str, Any] = {}
-    if matching.rows_differ and not recipe.is_aligned:
-        rows = {source.label: rows_of(source) for source in sources}
-        data = add_table({source.label: source.path for source in sources}, rows, problems)
     if problems:
-        raise StudioError.listing("this recipe cannot be merged", problems, data)
+        folders = {source.label: source.path for source in sources}
+        rows = {source.label: rows_of(source) for source in sources}
+        raise _refusal("this recipe cannot be merged", problems, folders, rows)
     assert matching.layout is not None
     plan = Plan(
         recipe=recipe,
@@ -184,25 +191,8 @@ def _text_findings(recipe: Recipe, folders: Mapping[str, Path], options: Options
     return found
 
 
-def _differing(
-    recipe: Recipe,
-    folders: Mapping[str, Path],
-    configs: Mapping[str, Mapping[str, Any]],
-    problems: list[str],
-) -> dict[str, Any]:
-    """Show the vocabularies beside each other if their sizes differ by the configs."""
-    if recipe.is_aligned or not vocabulary_problems(configs):
-        return {}
-    rows = {model: value_of(config, "vocab_size") for model, config in configs.items()}
-    return add_table(folders, rows, problems)
-
-
-def _open(
-    recipe: Recipe, configs: Mapping[str, Mapping[str, Any]], problems: list[str]
-) -> tuple[Checkpoint, ...]:
+def _open(configs: Mapping[str, Any], problems: list[str]) -> tuple[Checkpoint, ...]:
     """The sources that can be opened; adds to `problems`, and with any, asks the Hub no more."""
-    if not recipe.is_aligned and any(hub.local_folder(model) is None for model in configs):
-        problems += vocabulary_problems(configs)
     is_wrong = bool(problems)
     sources = []
     for model in configs:
@@ -212,6 +202,23 @@ def _open(
         except StudioError as error:
             problems.append(str(error))
     return tuple(sources)
+
+
+def _refusal(
+    headline: str,
+    problems: Sequence[str],
+    folders: Mapping[str, Path],
+    rows: Mapping[str, int | None],
+) -> StudioError:
+    """The error that lists the problems, with the vocabularies where they are one of these."""
+    listed = StudioError.listing(headline, problems)
+    if not any(isinstance(problem, VocabularyProblem) for problem in problems):
+        return listed
+    try:
+        table = vocabulary_table(folders, rows)
+    except StudioError:  # a damaged tokenizer is one of the problems already
+        return listed
+    return StudioError(f"{listed}\n{table_text(table)}", {"vocabularies": table})
 
 
 def _num_layers(base: Checkpoint) -> int:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from studio.merge.layout import Layout, is_buffer, is_head
 from studio.merge.plan import TensorJob
 from studio.merge.tokens.alignment import Alignment
+from studio.merge.tokens.tokenizers import REMEDY, VocabularyProblem
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS
 from studio.weights.header import TensorInfo
 
 SHOWN = 4
 LONGEST = 120
-DIFFERENT = "the vocabularies have different sizes"
 
 
 @dataclass(slots=True)
@@ -20,8 +20,7 @@ class Matching:
     """The outcome for all tensors: jobs in the order of the model, problems and notes.
 
     `mixed`: the names of the tensors that are mixed, not copied. `clashes`: the names of those
-    whose shapes differ, by what is to be said about them. `rows_differ`: whether these are tables
-    of tokens that differ in their rows alone.
+    whose shapes differ, by what is to be said about them.
     """
 
     jobs: list[TensorJob] = field(default_factory=list)
@@ -29,7 +28,6 @@ class Matching:
     layout: Layout | None = None
     problems: list[str] = field(default_factory=list)
     clashes: dict[str, list[str]] = field(default_factory=dict)
-    rows_differ: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -66,7 +64,7 @@ def match_tensors(sources: Sequence[Checkpoint], num_layers: int, wanted: Wanted
             _add_mix(found, [info for info in infos if info], name, (sources, wanted))
     for clash, clashing in found.clashes.items():
         verb = "have" if clashing[1:] else "has"
-        found.problems.append(f"{_listing(clashing)} {verb} {clash}")
+        found.problems.append(type(clash)(f"{_listing(clashing)} {verb} {clash}"))
     if absent and wanted.missing != "base":
         found.problems += _absences(absent)
     _add_copies(found, sources[0], copied)
@@ -120,7 +118,7 @@ def _add_mix(
         shape = (alignment.rows, *infos[0].shape[1:])
         job = TensorJob(name, shape, wanted.dtype, tuple(infos), everyone, alignment.runs)
     elif alignment or len(shapes) > 1:
-        _add_clash(found, infos, name, sources)
+        _add_clash(found, infos, name, given)
         return
     else:
         job = TensorJob(name, infos[0].shape, wanted.dtype, tuple(infos), everyone)
@@ -129,18 +127,24 @@ def _add_mix(
 
 
 def _add_clash(
-    found: Matching, infos: Sequence[TensorInfo], name: str, sources: Sequence[Checkpoint]
+    found: Matching,
+    infos: Sequence[TensorInfo],
+    name: str,
+    given: tuple[Sequence[Checkpoint], Wanted],
 ) -> None:
+    sources, wanted = given
     listing = ", ".join(
         f"{source.label} {list(info.shape)}" for source, info in zip(sources, infos, strict=True)
     )
+    clash = f"different shapes ({listing}): "
     widths = {info.shape[1:] for info in infos}
-    if len(widths) == 1 and (is_vocabulary(name) or is_head(name)):
-        found.rows_differ = True
-        hint = DIFFERENT
+    if len(widths) > 1 or not (is_vocabulary(name) or is_head(name)):
+        clash += "use models of one architecture and size"
+    elif wanted.alignment:
+        clash += "use models whose output head has as many rows as their embeddings"
     else:
-        hint = "use models of one architecture and size"
-    found.clashes.setdefault(f"different shapes ({listing}): {hint}", []).append(name)
+        clash = VocabularyProblem(f"{clash}the vocabularies have different sizes; {REMEDY}")
+    found.clashes.setdefault(clash, []).append(name)
 
 
 def _add_copies(found: Matching, base: Checkpoint, names: Sequence[str]) -> None:

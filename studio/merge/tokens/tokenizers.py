@@ -7,11 +7,20 @@ from pathlib import Path
 from studio.merge.tokens.vocabulary import read_vocabulary
 
 SHOWN = 3
+REMEDY = (
+    "merge by token instead of by row: give every stage tokenizer_source: base (only the base's "
+    "tokens), union (everyone's) or one of its models"
+)
+
+
+class VocabularyProblem(str):
+    """A problem that merging by token mends: the sources' rows do not mean the same tokens."""
 
 
 def compare_tokenizers(folders: Mapping[str, Path]) -> tuple[list[str], list[str]]:
     """Problems and warnings: ids of two meanings, and sources that cannot be compared."""
-    problems, warnings = [], []
+    problems: list[str] = []
+    warnings: list[str] = []
     known = {name: read_vocabulary(folder) for name, folder in folders.items()}
     for one, other in combinations(folders, 2):
         first, second = known[one], known[other]
@@ -28,10 +37,12 @@ def compare_tokenizers(folders: Mapping[str, Path]) -> tuple[list[str], list[str
         if clashes:
             shown = ", ".join(f"{i} is {left[i]!r} / {right[i]!r}" for i in clashes[:SHOWN])
             problems.append(
-                f"the tokenizers of {one} and {other} give {len(clashes)} ids different meanings "
-                f"({shown}): merging by row would mix unrelated tokens; use sources of one "
-                "tokenizer, merge by token (tokenizer_source: base or union), or allow it (--allow "
-                "tokenizer)"
+                VocabularyProblem(
+                    f"the tokenizers of {one} and {other} give {len(clashes)} ids different "
+                    f"meanings ({shown}): merging by row would mix unrelated tokens; use sources "
+                    "of one tokenizer, merge by token (tokenizer_source: base or union), or allow "
+                    "it (--allow tokenizer)"
+                )
             )
         elif len(left) != len(right):
             warnings.append(f"{one} has {len(left)} tokens, {other} has {len(right)}")

@@ -6,16 +6,13 @@ from typing import Any
 
 from studio.errors import StudioError
 from studio.merge.recipe import Recipe
-from studio.merge.tensors import DIFFERENT, rows_of
+from studio.merge.tensors import rows_of
 from studio.merge.tokens.alignment import SHOWN, Alignment, Token, align, examples, tokens_of
 from studio.merge.tokens.vocabulary import Vocabulary, read_vocabulary
 from studio.weights.checkpoint import Checkpoint
 
 LISTED = 8  # tokens of a model that are named
-REMEDY = (
-    "merge by token instead of by row: give every stage tokenizer_source: base (only the base's "
-    "tokens), union (everyone's) or one of its models"
-)
+COUNTS = {"rows": "rows", "tokens": "tokens", "lacks": "lacks", "moved": "at other ids"}
 
 
 def vocabulary_table(
@@ -23,10 +20,14 @@ def vocabulary_table(
 ) -> list[dict[str, Any]]:
     """For each model: its rows, its tokens, how many it lacks, and what it has that others lack.
 
-    `tokens` is None where no file tells them. At most LISTED `own` tokens are named, of `owns`.
+    `moved`: how many of its tokens have another id in the first model. The numbers are None where
+    no file tells the tokens. At most LISTED `own` tokens are named, of `owns`. Raises StudioError
+    for a damaged tokenizer.
     """
     known = {model: read_vocabulary(folder) for model, folder in folders.items()}
     held = {m: set(v.by_id.values()) for m, v in known.items() if v is not None}
+    first = next((v for v in known.values() if v is not None), Vocabulary({}))
+    ids = {token: number for number, token in first.by_id.items()}
     everyone = set().union(*held.values())
     common = everyone.intersection(*held.values())
     table: list[dict[str, Any]] = []
@@ -39,6 +40,7 @@ def vocabulary_table(
                 "rows": rows.get(model),
                 "tokens": None if vocabulary is None else len(held[model]),
                 "lacks": None if vocabulary is None else len(everyone - held[model]),
+                "moved": None if vocabulary is None else _moved(vocabulary, ids),
                 "owns": len(own),
                 "own": [{"id": number, "token": token} for number, token in own[:LISTED]],
             }
@@ -46,31 +48,25 @@ def vocabulary_table(
     return table
 
 
+def _moved(vocabulary: Vocabulary, ids: Mapping[str, int]) -> int:
+    return sum(ids.get(token, number) != number for number, token in vocabulary.by_id.items())
+
+
 def table_text(table: Sequence[Mapping[str, Any]]) -> str:
     """`vocabulary_table` in lines and columns."""
-    lines = [["model", "rows", "tokens", "lacks", "has, and some other lacks"]]
+    lines = [["model", *COUNTS.values(), "has, and some other lacks"]]
     for entry in table:
         own = ", ".join(f"{item['token']!r} ({item['id']})" for item in entry["own"][:SHOWN])
         more = f" and {entry['owns'] - SHOWN:,} more" if entry["owns"] > SHOWN else ""
-        counts = ["?" if entry[k] is None else f"{entry[k]:,}" for k in ("rows", "tokens", "lacks")]
+        counts = ["?" if entry[key] is None else f"{entry[key]:,}" for key in COUNTS]
         lines.append([str(entry["model"]), *counts, own + more or "–"])
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    widths = [max(len(line[column]) for line in lines) for column in range(1 + len(COUNTS))]
     shown = []
     for name, *counts, own in lines:
         cells = [name.ljust(widths[0])]
         cells += [count.rjust(width) for count, width in zip(counts, widths[1:], strict=True)]
         shown.append("  ".join(["  ", *cells, own]))
     return "\n".join(shown)
-
-
-def add_table(
-    folders: Mapping[str, Path], rows: Mapping[str, int | None], problems: list[str]
-) -> dict[str, Any]:
-    """Add to the problem of different vocabularies the remedy and a table; the latter as data."""
-    table = vocabulary_table(folders, rows)
-    at = next(number for number, text in enumerate(problems) if DIFFERENT in text)
-    problems[at] += f"; {REMEDY}\n{table_text(table)}"
-    return {"vocabularies": table}
 
 
 def alignment_of(recipe: Recipe, sources: Sequence[Checkpoint], warnings: list[str]) -> Alignment:

@@ -113,5 +113,5 @@ const alertBox = (text) => {
   const lines = begun.split("\n").filter((line) => line && !line.startsWith("   "));
   return h("div", { class: "ms-alert", role: "alert" }, lines.length > 1
     ? [h("p", {}, lines[0]), h("ul", {}, lines.slice(1).map((line) => h("li", {}, line.replace(/^- /, ""))))]
-    : h("p", {}, begun));
+    : h("p", {}, lines));
 };

@@ -85,8 +85,8 @@ function vocabularies(table, desk) {
   const own = (entry) => entry.own.map((item) => `${item.token} (${item.id})`).join(", ") + (entry.owns > entry.own.length ? ` and ${count(entry.owns - entry.own.length)} more` : "");
   const choose = (source, text) => h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.setTokenizer(source) }, text);
   return [
-    h("div", { class: "ms-scroll", tabindex: 0, role: "group", "aria-label": "The vocabularies" }, h("table", {}, h("thead", {}, h("tr", {}, ["Model", "Rows", "Tokens", "Lacks", "Has, and some other lacks"].map((text) => h("th", { scope: "col" }, text)))),
-      h("tbody", {}, table.map((entry) => h("tr", {}, h("th", { scope: "row" }, entry.model), [entry.rows, entry.tokens, entry.lacks].map((value) => h("td", {}, count(value))), h("td", {}, own(entry) || "–")))))),
+    h("div", { class: "ms-scroll", tabindex: 0, role: "group", "aria-label": "The vocabularies" }, h("table", {}, h("thead", {}, h("tr", {}, ["Model", "Rows", "Tokens", "Lacks", "At other ids", "Has, and some other lacks"].map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, table.map((entry) => h("tr", {}, h("th", { scope: "row" }, entry.model), [entry.rows, entry.tokens, entry.lacks, entry.moved].map((value) => h("td", {}, count(value))), h("td", {}, own(entry) || "–")))))),
     h("div", { class: "ms-row" }, choose("base", "Merge by token: the base’s tokens"), choose("union", "Merge by token: everyone’s tokens")),
   ];
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from studio.cli import main
 from studio.errors import StudioError
@@ -68,9 +68,11 @@ def run(text: str, out: str = "out", **options: Any) -> dict[str, torch.Tensor]:
 def test_table_tells_rows_tokens_and_what_is_not_everyones(models: Path) -> None:
     folders = {name: Path(name) for name in "abc"}
     first, second, third = vocabulary_table(folders, {"a": 30, "b": 31})
-    assert first == {"model": "a", "rows": 30, "tokens": 30, "lacks": 2, "owns": 0, "own": []}
+    counts = {"rows": 30, "tokens": 30, "lacks": 2, "moved": 0, "owns": 0}
+    assert first == {"model": "a", "own": [], **counts}
     assert second["own"] == [{"id": 30, "token": "<pad>"}]
     assert (third["rows"], third["lacks"], third["owns"]) == (None, 0, 2)
+    assert (second["moved"], third["moved"]) == (0, 26)
 
 
 def test_rows_that_differ_are_refused_with_the_table_and_the_setting(models: Path) -> None:
@@ -78,11 +80,56 @@ def test_rows_that_differ_are_refused_with_the_table_and_the_setting(models: Pat
         plan_of(recipe())
     lines = [" ".join(line.split()) for line in str(caught.value).splitlines()]
     assert lines[-3:] == [
-        "model rows tokens lacks has, and some other lacks",
-        "a 30 30 1 –",
-        "b 31 31 0 '<pad>' (30)",
+        "model rows tokens lacks at other ids has, and some other lacks",
+        "a 30 30 1 0 –",
+        "b 31 31 0 0 '<pad>' (30)",
     ]
     assert [entry["model"] for entry in caught.value.data["vocabularies"]] == ["a", "b"]
+
+
+def test_ids_of_other_meaning_are_refused_with_the_table(models: Path) -> None:
+    """The rows are as many, and neither has a token that the other lacks."""
+    model(Path("d"), words=[*WORDS[:3], *WORDS[:2:-1]])
+    with pytest.raises(StudioError, match="26 ids different meanings") as caught:
+        plan_of(recipe("", "ad"))
+    lines = [" ".join(line.split()) for line in str(caught.value).splitlines()]
+    assert lines[-2:] == ["a 30 30 0 0 –", "d 30 30 0 26 –"]
+    assert [entry["moved"] for entry in caught.value.data["vocabularies"]] == [0, 26]
+    assert plan_of(recipe("base", "ad")).alignment is not None
+
+
+def test_ids_of_other_meaning_that_are_allowed_are_no_problem(models: Path) -> None:
+    model(Path("d"), words=[*WORDS[:3], *WORDS[:2:-1]])
+    plan = plan_of(recipe("", "ad"), allow=frozenset({"tokenizer"}))
+    assert any("26 ids different meanings" in warning for warning in plan.warnings)
+    Path("d/model.safetensors").unlink()
+    with pytest.raises(StudioError, match="d: no weights") as caught:
+        plan_of(recipe("", "ad"), allow=frozenset({"tokenizer"}))
+    assert caught.value.data == {}
+
+
+def test_vocabularies_are_compared_though_a_source_cannot_be_opened(models: Path) -> None:
+    Path("b/model.safetensors").unlink()
+    with pytest.raises(StudioError, match="- b: no weights") as caught:
+        plan_of(recipe())
+    assert "- the vocabularies have different sizes (a: 30, b: 31); merge by" in str(caught.value)
+    assert [entry["rows"] for entry in caught.value.data["vocabularies"]] == [30, 31]
+
+
+def test_damaged_tokenizer_is_listed_beside_different_rows(models: Path) -> None:
+    Path("b/tokenizer.json").write_text("{")
+    with pytest.raises(StudioError, match="- b/tokenizer.json: this is not a tokenizer") as caught:
+        plan_of(recipe())
+    assert "the vocabularies have different sizes" in str(caught.value)
+    assert caught.value.data == {}
+
+
+def test_head_of_other_rows_than_the_embeddings_cannot_be_aligned(models: Path) -> None:
+    tensors = load_file("b/model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"][:-1].clone()
+    save_file(tensors, "b/model.safetensors")
+    with pytest.raises(StudioError, match="output head has as many rows as their embeddings"):
+        plan_of(recipe("union"))
 
 
 def test_check_gives_the_table_to_programs(

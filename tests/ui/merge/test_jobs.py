@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -5,12 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from studio.errors import StudioError
+from studio.ui.access import answers
 from studio.ui.background import Job
 from studio.ui.merge.jobs import MergeJobs, checked_name
+from tests.checkpoints import write_checkpoint, write_tokenizer
 
 STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "stand_in.py"))
 ROOT = Path(__file__).parents[3]
@@ -175,6 +179,24 @@ def test_check_gives_what_the_command_says(jobs: MergeJobs) -> None:
     with pytest.raises(StudioError, match="2 problems:\n- one\n- another"):
         jobs.check("r", "bad")
     assert list((jobs.folder / ".recipes").iterdir()) == []
+
+
+def test_check_of_ids_with_other_meanings_gives_the_page_the_vocabularies(tmp_path: Path) -> None:
+    """The rows are as many: only the ids differ."""
+    words = ["<s>", "</s>", "<unk>", *(f"w{i}" for i in range(3, 30))]
+    for name, order in (("a", words), ("b", [*words[:3], *words[:2:-1]])):
+        write_tokenizer(write_checkpoint(tmp_path / name, layers=2, vocab_size=30), order)
+    recipe = (
+        f"merge_method: slerp\nbase_model: {tmp_path}/a\nparameters: {{t: 0.4}}\n"
+        f"models: [{{model: {tmp_path}/a}}, {{model: {tmp_path}/b}}]\n"
+    )
+
+    def check_merge(request: Any) -> Any:
+        return MergeJobs(tmp_path / "merges").check(recipe, request["name"])
+
+    told = json.loads(answers(check_merge)({"name": "mine"}).body)
+    assert "26 ids different meanings" in told["error"]
+    assert [(e["rows"], e["moved"]) for e in told["vocabularies"]] == [(30, 0), (30, 26)]
 
 
 def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
