@@ -50,6 +50,7 @@ def show_preview(parsed: argparse.Namespace, recipe: "Recipe", options: "Options
     from studio.merge.geometry.uncertainty import errors
     from studio.merge.preflight import check, fetch
     from studio.merge.summary import preview_text
+    from studio.merge.tokens.aligned import APPROXIMATE, is_approximate
 
     if parsed.tethered:
         threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
@@ -62,6 +63,7 @@ def show_preview(parsed: argparse.Namespace, recipe: "Recipe", options: "Options
     data: dict[str, Any] = {
         "basis": "estimated" if estimate else "exact",
         "sampled": estimate.part if estimate else None,
+        "note": APPROXIMATE if is_approximate(plan, recipe) else "",
         **charts(found, errors(found, estimate.deviations) if estimate else None),
     }
     emit(data) if parsed.json else print(preview_text(data))

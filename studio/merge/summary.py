@@ -84,7 +84,7 @@ def preview_text(data: dict[str, Any]) -> str:
         table.append([row, *shares, f"{data['norm_ratio'][i]:.4f}", *angles])
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
     lines = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in table]
-    return "\n".join([*lines, *data["words"], *_sampled(data)])
+    return "\n".join([*lines, *data["words"], *filter(None, [data["note"]]), *_sampled(data)])
 
 
 def _angle(degrees: float | None) -> str:

