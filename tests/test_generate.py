@@ -22,7 +22,11 @@ from studio.serve.engine import Completion, Identity, Piece
 from studio.serve.engine import Prompt as Sent
 from studio.serve.formats import choose, detect, edited
 from studio.serve.kept import Formats
+from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.neighbours import neighbours
+from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
+from tests.serve.engines import ready
 from tests.test_architecture import ROOT
 
 DEMO = ROOT / "demo" / "models" / "instruct"
@@ -128,20 +132,28 @@ sampling: careful
 """
 
 
-def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def generate_command(what: Path) -> list[str]:
+    return [sys.executable, "-m", "studio", "generate", str(what), "--json", "--engine", "embedded"]
+
+
+def small_trial(folder: Path) -> Path:
     prompts = [{"id": f"p{n}", "category": "c", "prompt": f"Say {w} twice.", "max_tokens": 8}
                for n, w in enumerate(["needle", "pink", "lantern"])]  # fmt: skip
-    file = tmp_path / "prompts.jsonl"
+    file = folder / "prompts.jsonl"
     file.write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
-    (tmp_path / "TRIAL.yaml").write_text(YAML.replace("PROMPTS", str(file)))
+    (folder / "TRIAL.yaml").write_text(YAML.replace("PROMPTS", str(file)))
+    return folder / "TRIAL.yaml"
+
+
+def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    small_trial(tmp_path)
     environment = {**os.environ, "STUDIO_DATA": str(tmp_path / "data")}
     kept = Formats(tmp_path / "data" / "serve")
     kept.save("demo/models/story", edited(EDITED, ["Guest:"], None))
 
     def generate(what: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "studio", "generate", str(what), "--json"]
         return subprocess.run(
-            [*command, "--engine", "embedded"],
+            generate_command(what),
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110,
         )  # fmt: skip
 
@@ -173,3 +185,36 @@ def test_generate_makes_the_answers_and_goes_on_where_it_was(tmp_path: Path) -> 
     assert again.returncode == 0, again.stderr
     assert [json.loads(line)["event"] for line in again.stdout.splitlines()][-1] == "done"
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 18
+
+
+def test_generate_and_the_serve_tab_leave_each_other_alone(tmp_path: Path) -> None:
+    """The tab's engine is asked for its model, not started again, and lives on; and so does the
+    command while a studio opens and closes beside it."""
+    file, data = small_trial(tmp_path), tmp_path / "data"
+    file.write_text(file.read_text().replace("prompt_format: edited", "prompt_format: own"))
+    serve = Fleet(data / "engines")
+    try:
+        name = ready(serve, ModelSpec(model=str(DEMO.with_name("story")), engine="embedded"))
+        run = subprocess.Popen(
+            generate_command(file), cwd=ROOT, env={**os.environ, "STUDIO_DATA": str(data)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not neighbours(serve.folder, {name}):
+            assert run.poll() is None, run.communicate()
+        beside = Fleet(serve.folder)
+        beside.close()
+        out, said = run.communicate(timeout=110)
+        assert run.returncode == 0, said
+        assert sum("left alone" in line for line in beside.found) == 2
+        assert f"story: is asked in the engine of process {os.getpid()}, which has it" in said
+        assert (
+            "story: an engine is started" not in said and "instruct: an engine is started" in said
+        )
+        found = open_trial(Path(json.loads(out.splitlines()[-1])["path"])).answers().values()
+        held = {a.model: {**a.identity, "label": "", "fingerprint": ""} for a in found}
+        assert held["story"] == held["instruct"] and len(found) == 18
+        assert [state.phase for state in serve.snapshot()] == ["ready"]
+        assert serve.engine(name).complete("Hello", Sampling(max_tokens=2)).completion_tokens
+        assert [each.name for each in serve.folder.iterdir() if each.is_dir()] == [name]
+    finally:
+        serve.close()

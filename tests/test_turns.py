@@ -47,6 +47,12 @@ class Scripted:
             spec.name, "vllm", self.dtypes.get(spec.name, "bfloat16"), fingerprint=spec.model
         )
 
+    def borrow(self, spec: ModelSpec) -> None:
+        return None
+
+    def placed(self, spec: ModelSpec) -> ModelSpec:
+        return spec
+
     def start(self, spec: ModelSpec) -> str:
         self.calls.append(f"start {spec.name}")
         name = f"engine-{len(self.calls)}"

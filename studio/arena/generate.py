@@ -64,6 +64,12 @@ class Progress:
         return (self.total - self.done) * self.seconds / fresh if fresh else None
 
 
+def lacking(trial: Trial) -> list[Model]:
+    """The models of which answers are missing, in the order of the design."""
+    labels = {key.model for key in missing(trial.needed, trial.answers())}
+    return [model for model in trial.design.used_models if model.label in labels]
+
+
 def generate(
     trial: Trial,
     open_model: OpenModel,

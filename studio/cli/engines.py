@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from studio.errors import StudioError
 if TYPE_CHECKING:
     from studio.arena.design import Model
     from studio.serve.batch import Completions
-    from studio.serve.engine import Identity
+    from studio.serve.engine import Engine, Identity
     from studio.serve.processes.fleet import Fleet
     from studio.serve.processes.spec import ModelSpec
     from studio.serve.processes.state import EngineState
@@ -47,13 +47,25 @@ class Turns:
     """The models of a trial in turn, each in one engine: the weights of the next are put in place
     of the last one's where they can be, and an engine of its own is started where not.
 
-    Each model is held as it would be in an engine of its own, so that its answers do not depend on
-    who had the turn before. `say` is told what happens, line by line.
+    Where another process of the studio has an engine with the very model, as the Serve tab may,
+    that one is asked. Each model is held as it would be in an engine of its own, so that its
+    answers do not depend on who had the turn before. `say` is told what happens, line by line.
     """
 
     def __init__(self, fleet: "Fleet", start: Start, kept: "Completions", say: Say) -> None:
         self._fleet, self._start, self._kept, self._say = fleet, start, kept, say
         self._engine: str | None = None
+
+    def check(self, models: "Sequence[Model]") -> None:
+        """Raise StudioError if others hold the GPUs that these models need, before any starts."""
+        from studio.serve.planning.models import is_here
+
+        for spec in map(self._start.spec, models):
+            lent = self._fleet.borrow(spec) if is_here(spec.model) else None
+            if lent is None:
+                self._fleet.placed(spec)
+            else:
+                lent.engine.close()
 
     @contextmanager
     def turn(self, model: "Model") -> Iterator[EngineSpeaker]:
@@ -62,11 +74,21 @@ class Turns:
         It stays in its engine afterwards, for the next one to take its place.
         """
         spec = self._start.spec(model)
+        if lent := self._fleet.borrow(spec):
+            self._say(f"{spec.name}: is asked in the engine of process {lent.owner}, which has it")
+            with closing(lent.engine):
+                yield self._speaker(model, lent.engine, lent.folder, lent.room)
+            return
         state = self._switched(spec) or self._started(spec)
         folder = Path(state.model_path) if state.model_path else None
         with closing(self._fleet.engine(state.id)) as engine:
-            used = format_of(model, folder, self._say)
-            yield EngineSpeaker(engine, used, folder, state.max_model_len, self._kept)
+            yield self._speaker(model, engine, folder, state.max_model_len)
+
+    def _speaker(
+        self, model: "Model", engine: "Engine", folder: Path | None, room: int | None
+    ) -> EngineSpeaker:
+        used = format_of(model, folder, self._say)
+        return EngineSpeaker(engine, used, folder, room, self._kept)
 
     def _switched(self, spec: "ModelSpec") -> "EngineState | None":
         """The engine with this model's weights in place of the last one's; None if that cannot be.
@@ -95,7 +117,7 @@ class Turns:
             self._fleet.stop(self._engine)
             self._fleet.wait(self._engine, ("stopped", "failed"))
         self._say(f"{spec.name}: an engine is started for it")
-        self._engine = self._fleet.start(spec)
+        self._engine = self._fleet.start(self._fleet.placed(spec))
         return ready(self._fleet, self._engine, self._say)
 
 

@@ -39,7 +39,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _generate(parsed: argparse.Namespace) -> int:
-    from studio.arena.generate import generate
+    from studio.arena.generate import generate, lacking
     from studio.cli.engines import Turns
     from studio.cli.speaking import Start
     from studio.serve.batch import Completions
@@ -58,9 +58,10 @@ def _generate(parsed: argparse.Namespace) -> int:
         key=os.environ.get(KEY_VARIABLE),
     )
     data = read_settings(os.environ).data_dir
-    fleet = Fleet(data / "engines")
+    fleet = Fleet(data / "engines", adopts=False)
     turns = Turns(fleet, start, Completions(data / "completions"), show.say)
     try:
+        turns.check(lacking(trial))
         generate(trial, turns.turn, show.update)
     except KeyboardInterrupt:
         print("cancelled; the same command resumes", file=sys.stderr)

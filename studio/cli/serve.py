@@ -66,7 +66,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if parsed.preset not in PRESETS:
         raise StudioError(f'there is no preset "{parsed.preset}"; known are {", ".join(PRESETS)}')
     specs = [_spec(model, parsed) for model in parsed.models]
-    fleet = Fleet(read_settings(os.environ).data_dir / "engines")
+    fleet = Fleet(read_settings(os.environ).data_dir / "engines", adopts=False)
     try:
         for line in fleet.found:
             print(f"note: {line}", file=sys.stderr)

@@ -100,7 +100,7 @@ class Exchange:
         self.settle(files)
         place = replace(self.process.place, model_path=files.path, model_id=files.fingerprint)
         self.process.place = place
-        self.process.note({"spec": spec.as_data(), "dtype": before.dtype})
+        self.process.note({"spec": spec.as_data(), "dtype": before.dtype, "ready": True})
         self.board.move(
             ("switching",),
             "ready",

@@ -6,20 +6,23 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from studio.durable import locked
 from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
 from studio.serve.engine import Identity
+from studio.serve.planning.gpus import found_here
 from studio.serve.processes.board import Board
 from studio.serve.processes.keeper import Keeper
 from studio.serve.processes.log import tail
 from studio.serve.processes.machine import has_vllm, this_machine
 from studio.serve.processes.model_files import check, identity_of, model_files, resolved_dtype
+from studio.serve.processes.neighbours import Borrowed, borrow, neighbours
 from studio.serve.processes.proc_table import belonging, is_alive
-from studio.serve.processes.process import LOG, EngineProcess, found, sweep
+from studio.serve.processes.process import LOG, EngineProcess, claim, found, noted, sweep
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState, Phase
 from studio.serve.processes.vllm_command import Machine
@@ -31,33 +34,38 @@ YOUNG_SECONDS = 60.0
 
 
 class Fleet:
-    """The engines of one studio, each in a folder of its own below `folder`.
+    """The engines of one process of the studio, each in a folder of its own below `folder`.
 
     Nothing here waits but `wait` and `close`: a start or a switch goes on in the background, and
     `snapshot` tells how far it is. `found` says what became of engines of an earlier life: those
-    that were to be kept are adopted, others ended, and those of a studio that still runs are left.
+    that were to be kept are adopted, others ended, and those of a process that still runs are
+    left: they are neighbours. With `adopts` False those to be kept are neighbours too.
     """
 
-    def __init__(self, folder: Path, machine: Machine | None = None) -> None:
+    def __init__(
+        self, folder: Path, machine: Machine | None = None, *, adopts: bool = True
+    ) -> None:
         self.folder = folder.absolute()
         self._machine = machine or this_machine()
+        self._adopts = adopts
         self._lock = threading.Lock()
         self._kept: dict[str, Keeper | Remote] = {}
         self._is_closed = False
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.found = tuple(self._look_back(each) for each in sorted(self.folder.iterdir()))
+        with locked(self.folder):
+            folders = sorted(each for each in self.folder.iterdir() if each.is_dir())
+            self.found = tuple(self._look_back(each) for each in folders)
 
     def start(self, spec: ModelSpec) -> str:
         """Begin to start an engine; its id. Raises StudioError if its GPUs are in use."""
-        with self._lock:
+        with self._lock, locked(self.folder):
             if self._is_closed:
                 raise StudioError("the studio is stopping; start it again to serve models")
             if spec.engine == "vllm" and not has_vllm():
                 raise StudioError("vLLM is not installed; install it or use the embedded engine")
             self._check_gpus(spec)
             name = f"{_slug(spec.name)}-{secrets.token_hex(3)}"
-            self._kept[name] = self._keep(Board(EngineState(name, spec)))
-            self._kept[name].start()
+            self._begin(Board(EngineState(name, spec)))
             return name
 
     def stop(self, name: str) -> None:
@@ -104,6 +112,38 @@ class Fleet:
         check(spec, files)
         return identity_of(replace(spec, dtype=resolved_dtype(spec, files, self._machine)), files)
 
+    def borrow(self, spec: ModelSpec) -> Borrowed | None:
+        """A neighbour's engine that holds this model as one made for it would, None if none does.
+
+        Raises StudioError if there is no such model.
+        """
+        if spec.engine == "endpoint" or not (found := neighbours(self.folder, self._kept)):
+            return None
+        files, wanted = model_files(spec.model), self.identity(spec)
+        fitting = (each for each in found if each.holds(spec, wanted, files))
+        return next((lent for each in fitting if (lent := borrow(each, wanted, files))), None)
+
+    def placed(self, spec: ModelSpec) -> ModelSpec:
+        """The spec on the first GPUs that nobody uses, or as it is where there are no GPUs.
+
+        Raises StudioError if too few are free, naming who has the others.
+        """
+        count = spec.tensor_parallel_size * spec.pipeline_parallel_size
+        found = [gpu.index for gpu in found_here().gpus] if self._machine.has_gpu else []
+        if not found or spec.gpus or spec.engine == "endpoint":
+            self._check_gpus(spec)
+            return spec
+        holders = list(self._holders())
+        used = {index for _, held, _ in holders for index in held.gpus or found}
+        if len(free := [index for index in found if index not in used]) < count:
+            raise StudioError(
+                f"{spec.name}: {count} of the {len(found)} GPUs are needed, {len(free)} are free; "
+                + " and ".join(f"{held.name}{whose}" for _, held, whose in holders)
+                + " must be stopped first, or give it fewer",
+                {"in_the_way": [name for name, _, _ in holders]},
+            )
+        return replace(spec, gpus=tuple(free[:count]))
+
     def state(self, name: str) -> EngineState:
         """One engine as it stands."""
         return self._of(name).board.state
@@ -146,13 +186,23 @@ class Fleet:
 
     def _restart(self, name: str, old: Keeper | Remote) -> None:
         old.stop()
-        with self._lock:
+        with self._lock, locked(self.folder):
             if self._is_closed or self._kept.get(name) is not old:
                 return
-            board = old.board
-            board.reset()
-            self._kept[name] = self._keep(board)
-            self._kept[name].start()
+            try:
+                self._check_gpus(old.board.state.spec)
+            except StudioError as error:
+                old.board.note(phase="failed", problem=str(error))
+                return
+            old.board.reset()
+            self._begin(old.board)
+
+    def _begin(self, board: Board) -> None:
+        state = board.state
+        if state.spec.engine != "endpoint":
+            claim(self.folder / state.id, state.spec.as_data())
+        self._kept[state.id] = self._keep(board)
+        self._kept[state.id].start()
 
     def _keep(self, board: Board) -> Keeper | Remote:
         if board.state.spec.engine == "endpoint":
@@ -165,30 +215,40 @@ class Fleet:
         return self._kept[name]
 
     def _check_gpus(self, spec: ModelSpec) -> None:
-        """Two engines on one GPU would fight for its memory."""
+        """Two engines on one GPU would fight for its memory, whoever keeps them."""
         if not self._machine.has_gpu or spec.engine == "endpoint":
             return
-        for state in self.snapshot():
-            if not state.is_live or state.spec.engine == "endpoint":
-                continue
-            shared = set(spec.gpus) & set(state.spec.gpus)
-            if shared or not spec.gpus or not state.spec.gpus:
+        for name, held, whose in self._holders():
+            shared = set(spec.gpus) & set(held.gpus)
+            if shared or not spec.gpus or not held.gpus:
                 which = f"GPU {min(shared)} is" if shared else "the GPUs are"
                 raise StudioError(
-                    f"{which} in use by {state.spec.name}; give each engine GPUs of its own, stop "
-                    "that one, or switch it to this model"
+                    f"{which} in use by {held.name}{whose}; give each engine GPUs of its own, stop "
+                    "that one, or switch it to this model",
+                    {"in_the_way": [name]},
                 )
+
+    def _holders(self) -> Iterator[tuple[str, ModelSpec, str]]:
+        """Whoever holds GPUs: an engine's id, its spec, and whose it is if not of this process."""
+        for state in self.snapshot():
+            if state.is_live and state.spec.engine != "endpoint":
+                yield state.id, state.spec, ""
+        for each in neighbours(self.folder, self._kept):
+            yield each.id, each.spec, f", an engine of process {each.owner}"
 
     def _look_back(self, folder: Path) -> str:
         """Adopt or clean what lies in the folder of an engine; says which."""
+        claimed = noted(folder)
+        if claimed is not None and is_alive(*claimed["owner"]):
+            return f"{folder.name}: left alone, it belongs to process {claimed['owner'][0]}"
         try:
             process, note = found(folder)
         except StudioError:
-            return _clean_unknown(folder)
-        if is_alive(*note["owner"]):
-            return f"{folder.name}: left alone, it belongs to process {note['owner'][0]}"
+            return _clean_unknown(folder, is_claimed=claimed is not None)
         runs = process.exit_code() is None
         spec = ModelSpec.from_data(note["spec"])
+        if runs and spec.keep and not self._adopts:
+            return f"{folder.name}: left alone, it waits for the studio to adopt it"
         if runs and spec.keep:
             try:
                 return self._adopt(folder, process, spec, note["dtype"])
@@ -209,9 +269,9 @@ class Fleet:
         return f"{folder.name}: {said}"
 
 
-def _clean_unknown(folder: Path) -> str:
-    """A folder without a usable note: of an engine that is being started elsewhere, or remains."""
-    if time.time() - folder.stat().st_mtime < YOUNG_SECONDS:
+def _clean_unknown(folder: Path, *, is_claimed: bool) -> str:
+    """A folder that tells of no engine: one that is being made, or remains, as a dead claim is."""
+    if not is_claimed and time.time() - folder.stat().st_mtime < YOUNG_SECONDS:
         return f"{folder.name}: left alone, it was made just now"
     members = sweep(folder / LOG)
     shutil.rmtree(folder, ignore_errors=True)

@@ -138,7 +138,6 @@ class Keeper:
         check(spec, files)
         self._halt_if_asked()
         spec = replace(spec, dtype=resolved_dtype(spec, files, self._machine))
-        shutil.rmtree(self._folder, ignore_errors=True)
         place = new_place(self._folder, files.path, files.fingerprint, open_port=spec.open_port)
         command = (
             embedded_command(spec, place)
@@ -184,6 +183,10 @@ class Keeper:
         assert self._process is not None
         if greeting.problem:
             raise StudioError(f"the weights are not what the files hold: {greeting.problem}")
+        spec, identity = self.board.state.spec, self.board.state.identity
+        assert identity is not None
+        record = {"spec": spec.as_data(), "dtype": identity.dtype, "ready": True}
+        self._process.note(record)
         port = self._process.place.port
         self.board.move(
             ("starting",),
@@ -251,6 +254,8 @@ class Keeper:
             if not asked and not problem:
                 found = cause(read(process.log), code)
                 problem, line = found.text, found.line
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)  # nothing was started: no claim either
         if self._control is not None:
             self._control.close()
         phase: Phase = "stopped" if asked else "failed"

@@ -28,7 +28,10 @@ LONGEST_RUN = 60  # of the 107 bytes of a socket's path; vLLM's own have names o
 
 def new_place(folder: Path, model_path: Path, model_id: str, *, open_port: bool) -> Place:
     """A folder, a key and a door that nobody else has."""
-    folder.mkdir(parents=True, mode=0o700)
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    for each in folder.iterdir():  # of an earlier start; the note says whose the folder is
+        if each.name != RECORD:
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
     key = secrets.token_urlsafe(32)
     is_short = len(os.fsencode(folder)) <= LONGEST_RUN
     run = folder if is_short else Path(tempfile.mkdtemp(prefix="engine-"))  # 0700 either way
@@ -162,6 +165,25 @@ def sweep(log: Path) -> int:
     for path in shared:
         Path(path).unlink(missing_ok=True)
     return len(seen)
+
+
+def claim(folder: Path, spec: Mapping[str, Any]) -> None:
+    """Write down, before anything runs, that this process is about to start an engine here."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    data = {"owner": [os.getpid(), started(os.getpid())], "spec": spec}
+    write_whole(folder / RECORD, json.dumps(data))
+
+
+def noted(folder: Path) -> dict[str, Any] | None:
+    """The note in the folder of an engine, None if there is no usable one.
+
+    `owner` and `spec` are in it always, "pid" and what `EngineProcess.note` adds once it runs.
+    """
+    try:
+        data = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return data if len(data["owner"]) == 2 and isinstance(data["spec"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def found(folder: Path) -> tuple[EngineProcess, dict[str, Any]]:

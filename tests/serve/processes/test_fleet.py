@@ -254,9 +254,15 @@ def test_after_a_killed_studio_engines_are_adopted_or_gone(tmp_path: Path) -> No
     while belonging(folder / tied / "log.txt"):
         assert time.monotonic() < end
         time.sleep(0.1)
+    command = Fleet(folder, adopts=False)
+    assert f"{kept}: left alone, it waits for the studio to adopt it" in command.found
+    lent = command.borrow(embedded())
+    assert lent is not None
+    lent.engine.close()
+    command.close()
     fleet = Fleet(folder)
     try:
-        found = dict(line.split(": ", 1) for line in fleet.found)
+        found = dict(line.split(": ", 1) for line in (*command.found, *fleet.found))
         assert found[tied] == "cleaned, nothing was running"
         assert found[kept].startswith("adopted")
         state = fleet.wait(kept, ("ready", *ENDED), 30)
