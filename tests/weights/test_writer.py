@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -174,14 +175,43 @@ def test_a_refused_direct_write_is_repeated_plainly(
     assert (tmp_path / "shard").read_bytes() == content(BLOCK_BYTES + 5000)
 
 
+def refusing(code: int) -> Callable[[int, int, int], None]:
+    """os.posix_fallocate of a file system that has no room, or cannot keep any."""
+
+    def posix_fallocate(fd: int, offset: int, length: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return posix_fallocate
+
+
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_with_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", refusing(reason))
+    told = "shard: the disk is full; free at least 5.0 GB, then run the same command to resume"
+    with pytest.raises(StudioError, match=told), ShardFile(tmp_path / "shard", 5 * 10**9):
+        pytest.fail("there is no room")
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_while_writing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", refusing(errno.EOPNOTSUPP))
     Disk(monkeypatch, [None, reason])
     told = "shard: the disk is full; free at least 5.0 GB, then run the same command to resume"
     with pytest.raises(StudioError, match=told), ShardFile(tmp_path / "shard", 5 * 10**9) as shard:
         shard.write(0, Buffer(), BLOCK_BYTES)
+
+
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_keeps_no_room_serves_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", refusing(reason))
+    write_all(tmp_path / "shard", content(5000))
+    assert (tmp_path / "shard").read_bytes() == content(5000)
 
 
 @pytest.mark.parametrize("failures", [[errno.EIO], [errno.EINVAL, errno.EINVAL]])
