@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import StudioError
+from studio.weights.strict_json import shown
 
 if TYPE_CHECKING:
     from huggingface_hub.utils.tqdm import tqdm
@@ -26,8 +27,11 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 def local_folder(model: str) -> Path | None:
     """The folder `model` names, relative to the working directory; None if there is none."""
     path = Path(model).expanduser()
-    if path.is_dir():
-        return path
+    try:
+        if path.is_dir():
+            return path
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        raise StudioError(f"{shown(model)}: no folder can have this name ({error})") from error
     if path.is_absolute() or model.startswith(("./", "../", "~")) or model.count("/") > 1:
         raise StudioError(f"{model}: there is no such folder; check the path")
     return None

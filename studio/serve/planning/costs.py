@@ -35,11 +35,14 @@ class Rates:
 
     def __post_init__(self) -> None:
         """Raise StudioError for speeds that are not above 0 and prices below 0."""
-        speeds = {"download": self.download, "disk": self.disk}
+        speeds = {"the download speed": self.download, "the disk's speed": self.disk}
         if self.tokens is not None:
-            speeds["tokens"] = self.tokens
+            speeds["the tokens a second"] = self.tokens
         problems = [f"{k} is {v}; use a number above 0" for k, v in speeds.items() if not v > 0]
-        prices = {"gpu_hour": self.gpu_hour, "cpu_hour": self.cpu_hour}
+        prices = {
+            "the GPU machine's price": self.gpu_hour,
+            "the CPU machine's price": self.cpu_hour,
+        }
         problems += [f"{k} is {v}; use 0 or more" for k, v in prices.items() if not v >= 0]
         if problems:
             raise StudioError.listing("the costs cannot be counted", problems)

@@ -72,7 +72,7 @@ def imagine(text: str) -> Found:
     Raises StudioError for what is none of these.
     """
     if text.strip().lower() in ("cpu", "none", "0"):
-        return Found((), "planned for a machine without GPUs", imagined=True)
+        return Found((), "as if there were no GPUs", imagined=True)
     written = _WRITTEN.fullmatch(text)
     names = {name.lower(): name for name in MARKET}
     kind = written[2].lower() if written else ""

@@ -9,6 +9,12 @@ from studio.serve.planning.memory import UTILISATION, Need, Way
 from studio.serve.planning.quantisation import Quantisation, online
 from studio.serve.planning.shapes import DTYPES, Shape
 
+COUNTS = {
+    "length": "the context in tokens",
+    "requests": "the number of requests at once",
+    "tp": "the tensor parallel size",
+    "pp": "the pipeline size",
+}
 ONE, BESIDE, IN_TURN, IMPOSSIBLE = "one model", "side by side", "one at a time", "impossible"
 
 
@@ -34,12 +40,14 @@ class Wish:
     def __post_init__(self) -> None:
         """Raise StudioError naming every value that cannot be."""
         problems = [
-            f"{name} is {value!r}; use a whole number of at least 1"
-            for name in ("length", "requests", "tp", "pp")
+            f"{words} is {value!r}; use a whole number of at least 1"
+            for name, words in COUNTS.items()
             if (value := getattr(self, name)) is not None and (type(value) is not int or value < 1)
         ]
         if type(self.utilisation) not in (int, float) or not 0.1 <= self.utilisation <= 1:
-            problems.append(f"utilisation is {self.utilisation!r}; use a number from 0.1 to 1")
+            problems.append(
+                f"the GPU memory to use is {self.utilisation!r}; use a share from 0.1 to 1"
+            )
         if self.kv_cache not in ("auto", "fp8"):
             problems.append(f"kv_cache is {self.kv_cache!r}; use auto or fp8")
         if self.dtype not in (None, *DTYPES):

@@ -113,7 +113,7 @@ def _table(model: ModelPlan, plan: Plan) -> list[str]:
     shape = model.shape
     packing = f", {model.quantisation}" if model.quantisation.bits else ""
     lines = [
-        f"{model.label}: {shape.parameters / 1e9:.3g}B parameters, {model.dtype}{packing}",
+        f"{model.label}: {_count(shape.parameters)} parameters, {model.dtype}{packing}",
         "  TP  PP  weights/GPU    KV tokens  requests of " + f"{plan.length:,}",
     ]
     for row in shown_rows(model):
@@ -125,6 +125,11 @@ def _table(model: ModelPlan, plan: Plan) -> list[str]:
         verdict = f"{row.requests:8.1f}" if row.fits else "does not fit"
         lines.append(f"{head}  {size(row.need.weights):>11}  {row.need.tokens:11,}  {verdict:>12}")
     return lines
+
+
+def _count(parameters: int) -> str:
+    is_big = parameters >= 1e8
+    return f"{parameters / (1e9 if is_big else 1e6):.3g}{'B' if is_big else 'M'}"
 
 
 def _costs(costs: Sequence[Step]) -> list[str]:

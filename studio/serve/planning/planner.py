@@ -31,12 +31,13 @@ def make_plan(
         gpus, notes = [as_processor(host_memory() if memory is None else memory)], []
     length = wanted_length(models, wish)
     plans = _plans(models, gpus, wish, length)
-    notes += [f"{plan.label}: {note}" for plan in plans for note in plan.shape.notes]
-    notes += [
-        f"{plan.label}: stored as float32, held as bfloat16"
+    said = [(plan.label, note) for plan in plans for note in plan.shape.notes]
+    said += [
+        (plan.label, "stored as float32, held as bfloat16")
         for plan in plans
         if plan.shape.dtype == "float32" and plan.dtype == "bfloat16" and not wish.dtype
     ]
+    notes += [f"{', '.join(labels)}: {note}" for note, labels in _alike(said).items()]
     if warning := unlike({plan.label: (plan.dtype, str(plan.quantisation)) for plan in plans}):
         notes.append(warning)
     arrangement, chosen, why = _arrange(plans, gpus, wish, length)
@@ -92,7 +93,7 @@ def _on_processor(
     plans: Sequence[ModelPlan], cpu: Gpu, wish: Wish, length: int
 ) -> tuple[str, tuple[ModelPlan, ...], list[str]]:
     """The models share one memory."""
-    if choose(plans, wish.tp or 1, 1) is None:
+    if choose(plans, (wish.tp or 1) * (wish.pp or 1), 1) is None:
         return IMPOSSIBLE, tuple(plans), _shortage(plans, length)
     chosen = _give(plans, 0, [cpu], apart=False)
     if len(plans) == 1:
@@ -175,6 +176,14 @@ def _why_switch(plans: Sequence[ModelPlan]) -> str:
     return "their shapes differ: going from one to the other is a restart"
 
 
+def _alike(said: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Of each thing that is said, the models it is said of: one line for all of them."""
+    found: dict[str, list[str]] = {}
+    for label, what in said:
+        found.setdefault(what, []).append(label)
+    return found
+
+
 def _all(count: int) -> str:
     return "both models" if count == 2 else f"all {count} models"
 
@@ -186,13 +195,13 @@ def size(count: float) -> str:
 
 def _shortage(plans: Sequence[ModelPlan], length: int) -> list[str]:
     """What is missing, for each model that has no row that fits."""
-    says = []
+    refused, short = [], []
     for plan in plans:
         if any(row.fits for row in plan.rows):
             continue
         counted = [row for row in plan.rows if row.need]
         if not counted:
-            says.append(f"{plan.label}: {plan.rows[-1].refusal}")
+            refused.append((plan.label, plan.rows[-1].refusal))
             continue
         best = max(counted, key=lambda r: r.need.kv / r.need.kv_per_token if r.need else 0)
         assert best.need is not None
@@ -202,10 +211,15 @@ def _shortage(plans: Sequence[ModelPlan], length: int) -> list[str]:
             missing = (
                 f"only {best.need.tokens:,} tokens fit beside them, one request has {length:,}"
             )
-        says.append(
-            f"{plan.label} does not fit: at {way_words(best)}, the best way here, weights take "
-            f"{size(best.need.weights)} of {size(best.need.capacity)}; {missing}"
+        words = (
+            f"at {way_words(best)}, the best way here, weights take {size(best.need.weights)} of "
+            f"{size(best.need.capacity)}; {missing}"
         )
+        short.append((plan.label, words))
+    says = [f"{', '.join(labels)}: {reason}" for reason, labels in _alike(refused).items()]
+    for reason, labels in _alike(short).items():
+        do = "does" if len(labels) == 1 else "do"
+        says.append(f"{', '.join(labels)} {do} not fit: {reason}")
     return says or ["no one way fits all of the models; plan for them one by one"]
 
 

@@ -36,6 +36,8 @@ def _entry(model: str, kind: str, formats: Formats) -> dict[str, Any]:
     try:
         folder = config_folder(model)
         entry["here"] = is_here(model)
+        if folder and not (folder / "config.json").is_file():
+            raise StudioError(f"{model}: there is no config.json; this folder holds no model")
         found = formats.of(model, folder) or detect(model, folder)
         entry["format"] = found and format_data(found)
     except StudioError as error:  # one bad entry must not hide the others

@@ -72,7 +72,9 @@ def plan_answer(request: Fields) -> dict[str, Any]:
     share = size * len(missing) // len(plan.models)
     prompts = request.get("prompts", 0)
     if type(prompts) is not int or not 0 <= prompts <= 1_000_000:
-        raise StudioError(f"prompts is {prompts!r}; use a whole number from 0 to 1000000")
+        raise StudioError(
+            f"the answers wanted are {prompts!r}; use a whole number from 0 to 1000000"
+        )
     work = Work(sources=share, prompts=prompts)
     if request.get("merge") is True:  # the models are the sources of a merge to come
         work = Work(sources=size, result=size // len(plan.models), prompts=prompts)

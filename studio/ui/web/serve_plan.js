@@ -70,7 +70,9 @@ function planPanel(desk) {
   return { element, show, refresh, tell: (error) => told.replaceChildren(...(error ? [alertBox(error)] : [])) };
 }
 
-const upper = (line) => (/^(no|both|all|tensor|side|their|together|there|tight|these|a|the|planned)\b/.test(line) ? line[0].toUpperCase() + line.slice(1) : line);
+const upper = (line) => (/^(no|both|all|as|tensor|side|their|together|there|tight|these|a|the)\b/.test(line) ? line[0].toUpperCase() + line.slice(1) : line);
+const count = (parameters) => (parameters >= 1e8 ? `${(parameters / 1e9).toPrecision(3)}B` : `${(parameters / 1e6).toPrecision(3)}M`);
+const inWords = (indices) => (indices.length > 1 && indices.at(-1) - indices[0] === indices.length - 1 ? `${indices[0]}–${indices.at(-1)}` : indices.join(", "));
 const shortOf = (model) => model.replace(/\/+$/, "").split("/").pop();
 
 function planView(plan) {
@@ -97,7 +99,9 @@ function bars(plan) {
   for (const model of plan.models) {
     const row = model.chosen || model.rows.filter((each) => each.weights).at(-1);
     if (!row) continue;
-    const places = model.gpus.length ? model.gpus.map((index) => `GPU ${index}`) : [plan.gpus.length ? "each GPU" : "memory"];
+    const isInTurn = plan.arrangement === "one at a time"; // then each model has the same GPUs: one bar stands for all of them
+    const given = isInTurn && model.gpus.length > 1 ? [`each of GPU ${inWords(model.gpus)}`] : model.gpus.map((index) => `GPU ${index}`);
+    const places = given.length ? given : [plan.gpus.length ? "each GPU" : "memory"];
     for (const place of places) rows.push(bar(plan, model, row, place));
   }
   if (!rows.length) return null;
@@ -122,7 +126,7 @@ function tables(plan) {
     const key = JSON.stringify(model.rows);
     const like = seen.get(key);
     if (!like) seen.set(key, model.label);
-    const title = `${shortOf(model.label)}: ${(model.parameters / 1e9).toPrecision(3)}B parameters, ${model.dtype}${model.quantisation === "none" ? "" : `, ${model.quantisation}`}`;
+    const title = `${shortOf(model.label)}: ${count(model.parameters)} parameters, ${model.dtype}${model.quantisation === "none" ? "" : `, ${model.quantisation}`}`;
     if (like) return h("p", { class: "ms-hint" }, `${title}; as ${shortOf(like)}.`);
     return h("div", { class: "ms-wide-table", tabindex: 0 }, h("table", {},
       h("caption", {}, title),

@@ -73,7 +73,9 @@ def test_nothing_to_do_costs_nothing() -> None:
 
 
 def test_rates_that_cannot_be() -> None:
-    with pytest.raises(StudioError, match=r"(?s)2 problems.*download is 0; .*gpu_hour is -1"):
+    with pytest.raises(
+        StudioError, match=r"(?s)2 problems.*download speed is 0; .*GPU machine's price is -1"
+    ):
         Rates(download=0, gpu_hour=-1)
-    with pytest.raises(StudioError, match="tokens is nan"):
+    with pytest.raises(StudioError, match="tokens a second is nan"):
         Rates(tokens=float("nan"))

@@ -97,6 +97,14 @@ def test_impossible_says_what_is_missing_and_what_would_help() -> None:
         plan.require()
 
 
+def test_what_is_true_of_several_models_is_said_once() -> None:
+    noted = replace(LLAMA, notes=("planned with its published sizes",))
+    plan = planned("1x141", noted, noted, SMALL)
+    (reason,) = plan.why
+    assert reason.startswith("m0, m1 do not fit: at tensor parallel 1, the best way here, ")
+    assert plan.warnings[0] == "m0, m1: planned with its published sizes"
+
+
 def test_a_remedy_is_named_only_if_it_fits() -> None:
     plan = planned("1x24")
     assert plan.remedies == ("8 such machines together, see the commands",)
@@ -150,9 +158,9 @@ def test_length_is_checked_in_vllms_words() -> None:
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"length": 0}, "length is 0; use a whole number"),
-        ({"tp": True}, "tp is True"),
-        ({"utilisation": 1.2}, "utilisation is 1.2"),
+        ({"length": 0}, "context in tokens is 0; use a whole number"),
+        ({"tp": True}, "tensor parallel size is True"),
+        ({"utilisation": 1.2}, "GPU memory to use is 1.2"),
         ({"kv_cache": "fp4"}, "kv_cache is 'fp4'"),
         ({"dtype": "fp16"}, "dtype is 'fp16'"),
         ({"quantisation": "fp9"}, '"fp9" is not an on-line quantisation'),
@@ -220,6 +228,7 @@ def test_without_gpus_the_processor_is_planned_for() -> None:
     large = planned("cpu", LLAMA)
     assert large.arrangement == IMPOSSIBLE and large.several is None
     assert large.remedies == ()  # on-line quantisation does not run there
+    assert planned("cpu", SMALL, pp=2).arrangement == ONE
     middling = replace(SMALL, layers=100, hidden=2048, intermediate=8192)
     assert planned("cpu", middling, middling).arrangement == IN_TURN
 

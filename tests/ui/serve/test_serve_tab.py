@@ -60,6 +60,19 @@ def test_a_visitor_learns_nothing_of_the_engines(desks: tuple[ServeDesk, TryDesk
     assert '"k"' not in json.dumps(owner)
 
 
+def test_what_is_no_model_says_so_and_hides_no_other(
+    desks: tuple[ServeDesk, TryDesk], tmp_path: Path
+) -> None:
+    desk, _ = desks
+    added = ["x" * 400, "a\0b", str(tmp_path), STORY]
+    entries = desk.models({"token": TOKEN, "added": added})["models"]
+    assert [entry["here"] for entry in entries] == [False, False, False, True]
+    assert "no folder can have this name" in entries[0]["problem"]
+    assert entries[1]["problem"]
+    assert "there is no config.json; this folder holds no model" in entries[2]["problem"]
+    assert entries[3]["problem"] == ""
+
+
 def test_models_are_merges_sources_and_what_was_added(
     desks: tuple[ServeDesk, TryDesk], tmp_path: Path
 ) -> None:
@@ -114,7 +127,7 @@ def test_engines_that_are_held_otherwise_are_warned_about() -> None:
         ({"models": [STORY], "wish": []}, "the wishes must be an object"),
         ({"models": [STORY], "gpus": 4}, "write GPUs as 4x80"),
         ({"models": [STORY], "rates": {"gpu_hour": True}}, "the rates must be numbers"),
-        ({"models": [STORY], "prompts": -1}, "prompts is -1"),
+        ({"models": [STORY], "prompts": -1}, "answers wanted are -1"),
     ],
 )
 def test_plan_refuses(request_: dict[str, Any], message: str) -> None:
