@@ -196,11 +196,10 @@ def _health(results: Results) -> str:
 
 
 def _amendments(results: Results) -> str:
-    heads = ["when", "after votes", "why", "was", "became"]
     rows: list[Row] = [
-        [a["when"], a["votes"], a["why"], a["was"], a["changes"]] for a in results.amendments
+        [a["when"][:10], a["votes"], a["words"], a["why"]] for a in results.amendments
     ]
-    return _table("Amendments to the design", heads, rows)
+    return _table("Amendments to the design", ["when", "after votes", "what", "why"], rows)
 
 
 def _comments(every: Sequence[Ballot]) -> str:

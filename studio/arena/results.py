@@ -31,7 +31,7 @@ from studio.arena.regression import (
     wilson,
 )
 from studio.arena.schedule import Kind
-from studio.arena.trial import Trial
+from studio.arena.trial import Trial, amendment_words
 
 FEWEST_FOR_FIT = 5
 
@@ -153,7 +153,7 @@ def results(trial: Trial) -> Results:
         hash=trial.hash,
         alpha=design.alpha,
         plan=plan(design, len(trial.prompts)),
-        amendments=tuple(dict(amendment) for amendment in trial.amendments),
+        amendments=tuple({**each, "words": amendment_words(each)} for each in trial.amendments),
         primary=_claimed(compare(trial, every, design.primary), trial),
         others=tuple(secondary[: len(rest)]),
         categories=tuple(secondary[len(rest) :]),

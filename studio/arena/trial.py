@@ -26,6 +26,7 @@ from studio.arena.ledger import Ledger
 from studio.arena.ledger import now as now
 from studio.arena.prompts import Prompt, prompt_from_data
 from studio.arena.schedule import Item, schedule
+from studio.arena.sitting_log import SittingLog
 from studio.durable import append, json_line, json_records, locked, write_whole
 from studio.errors import StudioError, nearest
 
@@ -184,21 +185,52 @@ def _amended(design: Design, changes: Mapping[str, Any]) -> Design:
 
 
 def _typed(design: Design, changes: Mapping[str, Any]) -> dict[str, Any]:
-    checked = design_from_data({**design.as_data(), **changes})
+    data, wanted = design.as_data(), dict(changes)
+    if isinstance(some := wanted.get("exclusions"), dict):
+        wanted["exclusions"] = data["exclusions"] | some
+    checked = design_from_data({**data, **wanted})
     return {key: getattr(checked, key) for key in changes}
 
 
-def amend(folder: Path, changes: Mapping[str, Any], why: str, votes: int) -> Trial:
+def amend(folder: Path, changes: Mapping[str, Any], why: str) -> Trial:
     """Change what may be changed, and keep what it was, why, when, and after how many votes.
 
-    `changes`: some of exclusions, reveal, stop_early.
+    `changes`: some of exclusions, reveal, stop_early; of the exclusions those that change. Raises
+    StudioError without a reason, and if everything is so already.
     """
     if not why.strip():
         raise StudioError("an amendment needs a reason; say why the design is changed")
     with locked(folder):
         trial = open_trial(folder)
-        _amended(trial.design, changes)
-        was = {key: trial.design.as_data()[key] for key in changes}
-        record = {"when": now(), "why": why.strip(), "votes": votes}
-        append(folder / AMENDMENTS, [json_line({**record, "was": was, "changes": dict(changes)})])
+        design = _amended(trial.design, changes)
+        before, after = trial.design.as_data(), design.as_data()
+        changed = [key for key in AMENDABLE if before[key] != after[key]]
+        if not changed:
+            raise StudioError("nothing would change: the design says so already")
+        log = SittingLog(folder)
+        log.catch_up()
+        record = {
+            "when": now(),
+            "why": why.strip(),
+            "votes": len(log.standing),
+            "was": {key: before[key] for key in changed},
+            "changes": {key: after[key] for key in changed},
+        }
+        append(folder / AMENDMENTS, [json_line(record)])
     return open_trial(folder)
+
+
+def amendment_words(amendment: Mapping[str, Any]) -> str:
+    """What an amendment changed, as `name: before → after`."""
+    was, became = (_flat(amendment[key]) for key in ("was", "changes"))
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {json.dumps(was.get(name))} → {json.dumps(value)}"
+        for name, value in became.items()
+        if was.get(name) != value
+    ).replace('"', "")
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The exclusions beside the other values."""
+    exclusions = {f"leave out {key}": value for key, value in values.get("exclusions", {}).items()}
+    return {key: value for key, value in values.items() if key != "exclusions"} | exclusions

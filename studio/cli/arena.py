@@ -113,8 +113,7 @@ def _design(parsed: argparse.Namespace) -> int:
 def _amend(parsed: argparse.Namespace) -> int:
     import yaml
 
-    from studio.arena.counted import ballots
-    from studio.arena.trial import amend, open_trial
+    from studio.arena.trial import amend
 
     try:
         changes = yaml.safe_load(parsed.changes)
@@ -122,10 +121,8 @@ def _amend(parsed: argparse.Namespace) -> int:
         raise StudioError(f'"{parsed.changes}" is not YAML; write it as "reveal: each"') from error
     if not isinstance(changes, dict) or not changes:
         raise StudioError(f'"{parsed.changes}" changes nothing; write it as "reveal: each"')
-    trial = open_trial(parsed.trial)
-    votes = len(ballots(trial)) if trial.answers() else 0
-    amend(parsed.trial, changes, parsed.why, votes)
-    emit({"amended": changes, "votes": votes}) if parsed.json else print("amended")
+    amendment = amend(parsed.trial, changes, parsed.why).amendments[-1]
+    emit(dict(amendment)) if parsed.json else print("amended")
     return 0
 
 

@@ -74,6 +74,7 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
                 serve_tab(ServeDesk(access, fleet, jobs.folder, trying.formats), trying)
             with gr.Tab("Blind", id="blind"):
                 desk = BlindDesk(access, trials, form, generations)
-                rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters)
+                rating = RatingDesk(trials, raters)
+                reading = ReadingDesk(access, trials, raters, jobs.folder)
                 blind_tab(desk, rating, reading)
     return Studio(settings, page, jobs, generations, fleet, bases)

@@ -126,11 +126,14 @@ def test_excluded_votes_are_shown_and_do_not_count(tmp_path: Path) -> None:
     assert found.primary.wins + found.primary.losses == 8
     views = {view.name: view.votes for view in found.adjusted}
     assert views["with all excluded votes"] == 12 and views["without recognised models"] == 8
-    amend(tmp_path, {"exclusions": {"recognised": False}}, "all know the style", 12)
+    amend(tmp_path, {"exclusions": {"recognised": False}}, "all know the style")
     amended = results(open_trial(tmp_path))
     assert amended.primary.excluded == 0 and len(amended.amendments) == 1
     assert any("amended 1 time" in line for line in verdict(amended))
-    assert "all know the style" in html_report(amended, ballots(open_trial(tmp_path)))
+    (amendment,) = amended.amendments
+    assert amendment["votes"] == 12 and amendment["words"] == "leave out recognised: true → false"
+    report = html_report(amended, ballots(open_trial(tmp_path)))
+    assert "all know the style" in report and amendment["words"] in report
 
 
 def test_an_exploring_trial_claims_nothing(tmp_path: Path) -> None:

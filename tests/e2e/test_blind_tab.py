@@ -1,17 +1,23 @@
 """A rater at the Blind tab, by keyboard, by finger and with answers that mean harm."""
 
 import csv
-import re
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from studio.arena.design import Model
+from studio.arena.design_yaml import design_from_data
+from studio.arena.ledger import Ledger
 from studio.arena.pack import write_pack
-from studio.arena.prompts import Prompt, prompt_from_data
+from studio.arena.prompts import Prompt, load_prompts, prompt_from_data
+from studio.arena.sitting import Sitting
+from studio.arena.trial import open_trial
 from tests.arena.test_cards import TEXT, chunk, png
-from tests.e2e.conftest import TOKEN, Visited
+from tests.arena.trials import rate_all
+from tests.e2e.conftest import ROOT, TOKEN, Visited
 from tests.ui.canned import canned_trial, prompts
 
 expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
@@ -57,11 +63,105 @@ def test_empty_tab_leads_to_a_demo_trial(
     page.get_by_role("tab", name="Blind").click()
     expect(page.get_by_label("No trial yet").get_by_role("listitem")).to_have_count(3)
     page.get_by_role("button", name="Set up a demo trial").click()
-    expect(page.get_by_label("The model that should be better")).to_have_value(
-        re.compile("demo/models/instruct$")
-    )
+    expect(page.get_by_label("The model that should be better")).to_have_value("demo-instruct")
+    expect(page.get_by_label("Compared with", exact=True)).to_have_value("demo-roleplay")
+    expect(page.locator("#blind-tab")).not_to_contain_text("/demo/models")  # names, not paths
     expect(page.get_by_text("nothing is claimed")).to_be_visible()
     assert page.get_by_label("Name of the trial").input_value() == "demo"
+
+
+def merge_of(folder: Path, *sources: str) -> Path:
+    """What a finished merge leaves of itself, as far as a trial looks at it."""
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("# A merge\n")
+    report = {"sources": [{"model": source} for source in sources]}
+    (folder / "merge-report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_new_trial_compares_the_newest_merge_with_its_own_sources(
+    start: Callable[..., Visited], visit: Callable[..., Page]
+) -> None:
+    studio = start("app.py")
+    merge_of(studio.data / "merges" / "early", "demo/models/base", "demo/models/roleplay")
+    merge_of(studio.data / "merges" / "late", "demo/models/story", "someone/Writer-70b")
+    page = visit(studio.url, **PHONE)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_role("button", name="New trial").click()
+    expect(page.get_by_text("is late better than demo-story?")).to_be_visible()
+    chosen = page.locator("[id^=bl-model-]")
+    assert chosen.evaluate_all("all => all.map((e) => e.value)") == [
+        "late", "demo-story", "Writer-70b",
+    ]  # fmt: skip
+    assert str(studio.data) not in page.locator("#blind-tab").inner_text()
+    assert page.evaluate(NAMELESS) == [] and page.evaluate(TOO_WIDE) == 0
+    page.get_by_label("The model that should be better").select_option("early")
+    expect(page.get_by_text("is early better than demo-base?")).to_be_visible()
+    page.get_by_label("Also compared with").select_option("demo-instruct")
+    page.get_by_label("The model that should be better").select_option("late")
+    expect(page.get_by_text("is late better than demo-base?")).to_be_visible()
+    assert chosen.evaluate_all("all => all.map((e) => e.value)") == [
+        "late", "demo-base", "demo-instruct",
+    ], "what was chosen by hand stays"  # fmt: skip
+    page.get_by_role("button", name="Add a model").tap()
+    page.get_by_role("button", name="Leave this model out").first.tap()
+    assert chosen.evaluate_all("all => all.map((e) => e.value)") == ["late", "demo-base", "late"]
+
+
+def test_what_a_project_may_no_longer_claim_is_told_before_and_mended(
+    studio: Visited, visit: Callable[..., Page]
+) -> None:
+    spent = design_from_data(
+        {"name": "spent", "project": "spent", "primary": ["a", "b"], "prompts": ["demo.yaml"],
+         "models": [{"label": "a", "source": "a"}, {"label": "b", "source": "b"}]}
+    )  # fmt: skip
+    asked = load_prompts(ROOT / "prompts" / "demo.yaml")
+    Ledger(studio.data / "trials").enter(spent, asked)
+    Ledger(studio.data / "trials").burn(spent, asked[:5], "results read")
+    page = visit(studio.url)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_role("button", name="New trial").click()
+    page.get_by_text("Settings: votes").click()
+    page.get_by_label("Project").fill("spent")
+    expect(page.get_by_text('trials of the project "spent" share, 0 % are left')).to_be_visible()
+    expect(page.get_by_text("5 of the prompts were seen before")).to_be_visible()
+    page.get_by_role("button", name="Use them all the same").click()
+    expect(page.get_by_text("5 of the prompts were seen before")).to_have_count(0)
+    page.get_by_role("button", name="Only explore").click()
+    expect(page.get_by_text("to explore; nothing is claimed")).to_be_visible()
+    expect(page.get_by_text("share, 0 % are left")).to_have_count(0)
+
+
+def test_design_is_amended_and_the_result_put_into_a_card(
+    studio: Visited, visit: Callable[..., Page]
+) -> None:
+    merge = merge_of(studio.data / "merges" / "my-merge")
+    models = (Model("left-model", str(merge)), Model("right-model", "/models/right"))
+    trial = canned_trial(studio.data / "trials", "amended", models=models, asked=prompts(3))
+    rate_all(Sitting(trial.folder, "Ann"), lambda item: "a")
+    page = visit(studio.url, **PHONE)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label("Trial amended").get_by_role("button", name="Design").tap()
+    expect(page.get_by_text("Is left-model better than right-model?")).to_be_visible()
+    assert page.evaluate(NAMELESS) == [] and page.evaluate(TOO_WIDE) == 0
+    page.get_by_label("The reason").fill("clicking without reading")
+    page.get_by_role("button", name="Amend").tap()
+    expect(page.get_by_text("Nothing would change: the design says so")).to_be_visible()
+    page.get_by_label("faster than").fill("2.5")
+    page.get_by_role("button", name="Amend").tap()
+    expect(page.get_by_text("Amended; the report says so.")).to_be_visible()
+    told = page.get_by_role("row", name="clicking without reading")
+    expect(told).to_contain_text("leave out faster than: 0.0 → 2.5")
+    expect(told).to_contain_text("3 votes")
+    assert open_trial(trial.folder).design.exclusions.faster_than == 2.5
+
+    page.get_by_role("button", name="‹ Trials").tap()
+    page.get_by_label("Trial amended").get_by_role("button", name="Results").tap()
+    expect(page.get_by_role("row", name="clicking without reading")).to_be_visible()
+    page.get_by_role("button", name="Put it into the card of my-merge").tap()
+    expect(page.get_by_role("button", name="It is in the card of my-merge")).to_be_visible()
+    card = (merge / "README.md").read_text()
+    assert card.startswith("# A merge\n") and "**Blind comparison.**" in card
 
 
 def test_rate_by_keyboard_from_start_to_report(studio: Visited, visit: Callable[..., Page]) -> None:
@@ -302,20 +402,23 @@ def test_whole_way_on_the_demo_models(studio: Visited, visit: Callable[..., Page
     page.get_by_role("button", name="New trial").click()
     expect(page.get_by_text("find a true 65% preference in")).to_be_visible()
     assert page.evaluate(NAMELESS) == []
-    page.get_by_label("The model that should be better").fill("demo/models/instruct")
-    page.get_by_label("Its rival: the primary comparison").fill("demo/models/story")
+    page.get_by_label("The model that should be better").select_option("Another …")
+    page.get_by_label("Folder, Hub id or endpoint").first.fill("demo/models/instruct")
+    page.get_by_label("Compared with", exact=True).select_option("demo-story")
+    page.get_by_text("Which of these prompts").click()
     page.get_by_label("Of these use").select_option("true")
     expect(page.get_by_text("72 answers to make, 12 votes that count")).to_be_visible()
+    page.get_by_text("Settings: votes").click()
     page.get_by_label("Error rate, %").fill("0")
-    page.get_by_label("Draws per prompt").fill("1")
+    page.get_by_label("Answers per prompt").fill("1")
     expect(page.get_by_text("12 votes on 12 prompts to explore")).to_be_visible()
     expect(page.get_by_text("24 answers to make")).to_be_visible()
     page.get_by_label("Engine").select_option("embedded")
     page.get_by_label("Name of the trial").fill("Demo!")
-    page.get_by_role("button", name="Fix the design").click()
+    page.get_by_role("button", name="Create the trial").click()
     expect(page.get_by_text("use lower-case letters, digits and dashes")).to_be_visible()
     page.get_by_label("Name of the trial").fill("demo")
-    page.get_by_role("button", name="Fix the design").click()
+    page.get_by_role("button", name="Create the trial").click()
     card = page.get_by_label("Trial demo")
     expect(card.get_by_role("progressbar")).to_be_visible()
     expect(card.get_by_text("ready to rate")).to_be_visible(timeout=100_000)
@@ -329,7 +432,7 @@ def test_whole_way_on_the_demo_models(studio: Visited, visit: Callable[..., Page
     page.get_by_role("button", name="‹ Trials").click()
     page.get_by_label("Trial demo").get_by_role("button", name="Results").click()
     expect(page.get_by_text("Explored, nothing is claimed: instruct was preferred")).to_be_visible()
-    kept = page.get_by_role("row", name="story").last.inner_text()
+    kept = page.get_by_role("row", name="demo-story").last.inner_text()
     assert "of 15" in kept
 
 

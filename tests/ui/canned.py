@@ -55,10 +55,9 @@ def canned_trial(
         Design(
             name=name,
             project="tests",
-            models=models,
             primary=(labels[0], labels[1]),
             prompts=("canned",),
-            **{"repeats": 0, "identical": 0, "alpha": 0, **design},
+            **{"models": models, "repeats": 0, "identical": 0, "alpha": 0, **design},
         ),
         list(asked or prompts(6)),
     )

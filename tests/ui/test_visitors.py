@@ -57,7 +57,8 @@ REQUEST = {
     "added": [], "engine": "vllm",
     "url": "http://127.0.0.1:9", "model": "demo/models/base", "action": "stop", "design": {},
     "data": "", "trial": "hidden-trial", "open": True, "what": "ratings", "code": "", "item": "x",
-    "models": ["demo/models/base"], "machine": "here", "anyway": True,
+    "models": ["demo/models/base"], "machine": "here", "anyway": True, "why": "x",
+    "changes": {"reveal": "each"}, "merge": "hidden-merge",
 }  # fmt: skip
 
 

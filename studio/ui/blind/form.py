@@ -14,7 +14,7 @@ from typing import Any
 from studio.arena.cards import read_card
 from studio.arena.design import Design, FindFormat, Format, with_formats
 from studio.arena.design_yaml import design_from_data
-from studio.arena.ledger import Ledger, prompt_hash
+from studio.arena.ledger import BUDGET, Ledger, prompt_hash
 from studio.arena.power import plan
 from studio.arena.prompts import Prompt, choose, load_prompts, parse_prompts
 from studio.durable import locked, write_whole
@@ -94,6 +94,7 @@ class Form:
             "pairs": [list(pair) for pair in design.comparisons],
             "edited": [m.label for m in design.models if isinstance(m.prompt_format, Format)],
             "left": account.left,
+            "budget": BUDGET,
             "seen": sum(prompt_hash(prompt) in account.burnt for prompt in prompts),
         }
 

@@ -44,10 +44,11 @@ def build_rating(settings: Settings, pack: Path) -> RatingStudio:
     trials, raters = Trials(data / "trials", access), Raters(data / "raters")
     folder = open_pack(pack, trials.folder)
     trials.set_open(folder.name, True)
-    form = Form(data / "prompts", data / "merges")
+    merges = data / "merges"
+    form = Form(data / "prompts", merges)
     desk = BlindDesk(access, trials, form, Generations(data))
     with gr.Blocks(title="Blind comparison", analytics_enabled=False, fill_width=True) as page:
         head(access)
-        rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters)
+        rating, reading = RatingDesk(trials, raters), ReadingDesk(access, trials, raters, merges)
         blind_tab(desk, rating, reading, rating_only=True)
     return RatingStudio(settings, page)

@@ -7,19 +7,20 @@ from typing import Any
 
 from studio.arena.charts import charts
 from studio.arena.counted import ballots
-from studio.arena.export import card_paragraph, votes_csv
+from studio.arena.export import card_paragraph, insert_in_card, votes_csv
 from studio.arena.pack import pack_votes
 from studio.arena.ratings import FILE
 from studio.arena.report import html_report
 from studio.arena.results import read_results
 from studio.arena.sheet import PACK
 from studio.arena.sitting import Sitting
-from studio.arena.trial import Trial, open_trial
+from studio.arena.trial import Trial
 from studio.arena.verdict import verdict
 from studio.errors import StudioError
 from studio.ui.access import Access
 from studio.ui.blind.raters import Raters
 from studio.ui.blind.trials import Trials
+from studio.ui.finished import results_in
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -28,13 +29,14 @@ Answer = dict[str, Any]
 class ReadingDesk:
     """What the page of results can ask for."""
 
-    def __init__(self, access: Access, trials: Trials, raters: Raters) -> None:
-        self._access, self._trials, self._raters = access, trials, raters
+    def __init__(self, access: Access, trials: Trials, raters: Raters, merges: Path) -> None:
+        self._access, self._trials, self._raters, self._merges = access, trials, raters, merges
 
     def results(self, request: Request) -> Answer:
         """Everything the report shows; or, where the reader's own rating is not done, only how
         much of it is left, until `anyway` is true: who knows the score rates differently."""
-        trial = self._trial(request, "reading results")
+        self._access.require_owner(request.get("token"), "reading results")
+        trial = self._trials.trial(request.get("trial"))
         left = self._left(trial.folder, request.get("code"))
         if left and request.get("anyway") is not True:
             return {"left": left}
@@ -44,6 +46,7 @@ class ReadingDesk:
             "words": verdict(found),
             "card": card_paragraph(found),
             "results": found.as_data(),
+            "merges": list(self._compared(trial)),
             "charts": [asdict(chart) for chart in charts(found)],
         }
 
@@ -54,7 +57,7 @@ class ReadingDesk:
         folder, what = self._trials.path(request.get("trial")), request.get("what")
         if what == "ratings" and (folder / PACK).exists():
             return {"file": FILE, "text": pack_votes(folder), "type": "text/csv"}
-        trial = self._trial(request, "downloading")
+        trial = self._trials.trial(request.get("trial"))
         name = trial.design.name
         if what == "ratings":
             path = trial.folder / FILE
@@ -68,14 +71,21 @@ class ReadingDesk:
             return {"file": f"{name}-report.html", "text": text, "type": "text/html"}
         raise StudioError(f"there is no file {str(what)[:40]!r} to download")
 
-    def _trial(self, request: Request, what: str) -> Trial:
-        self._access.require_owner(request.get("token"), what)
-        folder = self._trials.path(request.get("trial"))
-        if (folder / PACK).exists():
-            raise StudioError(
-                "a trial pack does not know its models: send its votes to whoever made it"
-            )
-        return open_trial(folder)
+    def into_card(self, request: Request) -> Answer:
+        """Put the result's paragraph into the model card of a finished merge that was compared."""
+        self._access.require_owner(request.get("token"), "writing into a model card")
+        trial, name = self._trials.trial(request.get("trial")), request.get("merge")
+        compared = self._compared(trial)
+        if name not in compared:
+            raise StudioError(f"the trial compared no finished merge named {str(name)[:80]!r}")
+        insert_in_card(read_results(trial), compared[str(name)])
+        return {"merge": name}
+
+    def _compared(self, trial: Trial) -> dict[str, Path]:
+        """The folders of those finished merges that the trial compared, by name."""
+        sources = {Path(model.source).resolve() for model in trial.design.used_models}
+        found = {merge["name"]: Path(merge["path"]) for merge in results_in(self._merges)}
+        return {name: path for name, path in found.items() if path.resolve() in sources}
 
     def _left(self, folder: Path, code: object) -> int:
         """How many items the reader has still to rate; 0 for who has not begun."""

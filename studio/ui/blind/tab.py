@@ -6,18 +6,20 @@ from typing import Any
 import gradio as gr
 
 from studio.arena.ledger import Ledger
+from studio.arena.trial import amend
+from studio.errors import StudioError
 from studio.ui.access import Access, answers
 from studio.ui.background import Job
 from studio.ui.blind.form import Form
 from studio.ui.blind.generation import Generations
 from studio.ui.blind.rating import RatingDesk
 from studio.ui.blind.reading import ReadingDesk
-from studio.ui.blind.trials import Trials, standing_as_data
+from studio.ui.blind.trials import Trials, design_as_data, standing_as_data
 from studio.ui.theme import script
 
 SCRIPTS = (
-    "dom.js", "plot.js", "blind_text.js", "blind_rate.js", "blind_setup.js", "blind_results.js",
-    "blind.js",
+    "dom.js", "plot.js", "blind_text.js", "blind_rate.js", "blind_prompts.js", "blind_setup.js",
+    "blind_design.js", "blind_results.js", "blind.js",
 )  # fmt: skip
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -98,6 +100,19 @@ class BlindDesk:
         self.trials.set_open(request.get("trial"), request.get("open") is True)
         return {}
 
+    def design(self, request: Request) -> Answer:
+        """What was decided for a trial, and what was amended since."""
+        self._require_owner(request, "reading a design")
+        return design_as_data(self.trials.trial(request.get("trial")))
+
+    def amend(self, request: Request) -> Answer:
+        """Change what may still be changed, for a reason that the report tells."""
+        self._require_owner(request, "amending a design")
+        trial, changes = self.trials.trial(request.get("trial")), request.get("changes")
+        if not isinstance(changes, dict):
+            raise StudioError("the changes are an object of named values")
+        return design_as_data(amend(trial.folder, changes, str(request.get("why") or "")))
+
     def _require_owner(self, request: Request, what: str) -> None:
         self.access.require_owner(request.get("token"), what)
 
@@ -128,7 +143,8 @@ def blind_tab(
     if not rating_only:
         handlers += (
             desk.choices, desk.plan, desk.upload, desk.upload_card, desk.create, desk.add_pack,
-            desk.generate, desk.cancel, reading.results,
+            desk.generate, desk.cancel, desk.design, desk.amend, reading.results,
+            reading.into_card,
         )  # fmt: skip
     return gr.HTML(
         value={"rating_only": rating_only},

@@ -13,7 +13,7 @@ from studio.arena.design import NAME, Design
 from studio.arena.pack import open_pack
 from studio.arena.prompts import Prompt
 from studio.arena.sheet import PACK, open_sheet
-from studio.arena.trial import FIXED, Trial, begin, open_trial
+from studio.arena.trial import FIXED, Trial, amendment_words, begin, open_trial
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.ui.access import Access
@@ -54,6 +54,15 @@ class Trials:
             if (folder / FIXED).exists() or (folder / PACK).exists():
                 return folder
         raise StudioError("there is no trial of that name; load the page again")
+
+    def trial(self, name: object) -> Trial:
+        """A trial with its models; raises StudioError for a pack, which came without them."""
+        folder = self.path(name)
+        if (folder / PACK).exists():
+            raise StudioError(
+                "a trial pack does not know its models: send its votes to whoever made it"
+            )
+        return open_trial(folder)
 
     def for_rater(self, name: object, token: object) -> Path:
         """The folder of a trial that the sender may rate; raises StudioError otherwise.
@@ -128,6 +137,23 @@ class Trials:
             return Standing(name, 0, 0, self.is_open(name), problem=str(error))
         needed = len(trial.needed)
         return Standing(name, needed - lacking, needed, self.is_open(name))
+
+
+def design_as_data(trial: Trial) -> dict[str, Any]:
+    """A trial's design as its owner may read and amend it."""
+    design = trial.design.as_data()
+    wanted = ("exclusions", "reveal", "stop_early", "primary", "draws", "raters", "alpha")
+    return {
+        **{key: design[key] for key in wanted},
+        "models": [model.label for model in trial.design.used_models],
+        "prompts": len(trial.prompts),
+        "hash": trial.hash,
+        "amendments": [
+            {"when": each["when"], "votes": each["votes"], "why": each["why"],
+             "words": amendment_words(each)}
+            for each in trial.amendments
+        ],
+    }  # fmt: skip
 
 
 def standing_as_data(standing: Standing, *, is_owner: bool) -> dict[str, Any]:

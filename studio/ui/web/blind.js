@@ -14,6 +14,7 @@ function enter(next) {
 const openList = () => { enter(trialList()); listed = ""; poll(); };
 const rate = (trial) => enter(ratingView({ trial, leave: openList }));
 const setUp = (isDemo, model = null) => enter(setupView({ isDemo, model, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
+const design = (trial) => enter(designView({ trial, leave: openList }));
 const results = (trial) => enter(resultsView({ trial, leave: openList }));
 
 function trialList() {
@@ -43,7 +44,7 @@ function firstSteps() {
   const step = (title, text) => h("li", {}, h("strong", {}, title), h("p", { class: "ms-hint" }, text));
   return h("section", { class: "ms-card", "aria-label": "No trial yet" }, h("h3", {}, "No trial yet"),
     h("ol", { class: "bl-steps" },
-      step("Fix the design.", "Two models and prompts for both. What the trial can find, and how many votes it takes, is told before."),
+      step("Choose models and prompts.", "What the trial can find, and how many votes it takes, is told before."),
       step("Rate without names.", "Both answers to each prompt are made ahead, then shown side by side: A, B, a tie, or both bad, each by one key."),
       step("See the results.", "Who was preferred, how sure that is, and whether it may be luck.")),
     !props.value.rating_only && h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: () => setUp(true) }, "Set up a demo trial"), h("p", { class: "ms-hint" }, "Two of the small models, at hand and made in seconds; nothing starts before you say so.")));
@@ -83,6 +84,7 @@ function trialCard(trial, owner) {
       lacking && !(isMine && live) && engineChoice(trial.name),
       lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, engine: engines.get(trial.name) || "" }), { class: "ms-button ms-primary", disabled: live }),
       owner && trial.ready && (trial.pack ? button("Download votes", () => download(trial.name, "ratings", tellError)) : button("Results", () => results(trial.name))),
+      owner && !trial.pack && !trial.problem && !props.value.rating_only && button("Design", () => design(trial.name)),
       owner && trial.ready && !known.access.open && button(trial.open ? "Close for raters" : "Open for raters", () => tellOr("open_to_raters", { trial: trial.name, open: !trial.open }))));
 }
 const engines = new Map(); // what was chosen, while the list is drawn again

@@ -17,18 +17,29 @@ function resultsView(desk) {
     }
     show(found);
   }
-  function show({ results: found, words, card, charts }) {
+  function show({ results: found, words, card, charts, merges }) {
     const parts = [found.primary, ...found.others, ...found.categories];
     drawn = charts.map(chartView);
     box.replaceChildren(
       h("section", { class: "ms-card" }, h("h3", {}, "Verdict"), h("p", { class: "bl-sentence" }, words[0]), words.slice(1).map((line) => h("p", {}, line)),
         h("p", { class: "ms-hint" }, `Planned: ${found.plan.votes} votes on ${found.plan.prompts} prompts; error rate ${100 * found.alpha} %. Design ${found.hash.slice(0, 12)}.`),
-        h("div", { class: "ms-row" }, file("report", "Report (HTML)"), file("votes", "Votes that count (CSV)"), file("ratings", "All ratings (CSV)"), copyButton(card, "paragraph for the model card"))),
+        h("div", { class: "ms-row" }, file("report", "Report (HTML)"), file("votes", "Votes that count (CSV)"), file("ratings", "All ratings (CSV)"), copyButton(card, "paragraph for the model card"), merges.map(intoCard))),
       ...charts.map(({ title, note }, index) => h("section", { class: "ms-card" }, h("h3", {}, title), h("p", { class: "ms-hint" }, note), drawn[index].box)),
       h("section", { class: "ms-card" }, h("h3", {}, "Comparisons"), comparisonTable(parts)),
       h("section", { class: "ms-card" }, h("h3", {}, "The raters"), raterTable(found.raters), h("ul", { class: "ms-paths" }, noiseLines(found).map((line) => h("li", {}, line))), viewTable(found.adjusted)),
       h("section", { class: "ms-card" }, h("h3", {}, "Health of the answers"), h("p", { class: "ms-hint" }, "What a machine can see, before and apart from the votes."), healthTable(found.health)),
-      found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), table(["When", "Why", "After", "What"], found.amendments.map((each) => [each.when.slice(0, 16).replace("T", " "), each.why, `${each.votes} votes`, JSON.stringify(each.changes)]))) : "");
+      found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), amendmentTable(found.amendments)) : "");
+  }
+  function intoCard(merge) {
+    const button = h("button", { type: "button", class: "ms-button ms-small", onclick: async () => {
+      button.disabled = true;
+      const answer = await ask("into_card", { trial: desk.trial, merge });
+      button.disabled = false;
+      button.textContent = answer.error ? `Put it into the card of ${merge}` : `It is in the card of ${merge}`;
+      said.replaceChildren(answer.error ? alertBox(answer.error) : "");
+      box.prepend(said);
+    } }, `Put it into the card of ${merge}`);
+    return button;
   }
   const said = h("span", { "aria-live": "polite" });
   function file(what, text) {

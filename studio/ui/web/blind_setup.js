@@ -1,104 +1,91 @@
-// Setting up a trial: what is decided before the first answer, with what it can find told first.
+// Setting up a trial: models, prompts, and what the trial can find, told before anything is decided.
 // desk: { isDemo, model: the first one's folder or null, leave(), taken() }
 const FORMATS = [["", "the model's"], ["own", "own"], ["edited", "edited in Serve"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
 const ENGINES = [["", "vLLM where it is installed"], ["embedded", "embedded: for small models"], ["vllm", "vLLM"]];
-const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
+const REVEALS = [["end", "when a rater has rated everything"], ["each", "after each vote"]];
+const DEMO_PAIR = ["demo-instruct", "demo-roleplay"], MOST_MODELS = 8;
+const optionsOf = (pairs) => pairs.map(([value, name]) => h("option", { value }, name));
 
 function setupView(desk) {
-  let choices = { prompts: [], models: [], presets: {} }, round = 0, timer = 0;
+  let models = [], round = 0, timer = 0, serial = 0, isChosen = false;
   const trouble = h("div", { "aria-live": "assertive" });
-  const told = h("div", { class: "bl-plan", "aria-live": "polite" }, h("p", { class: "ms-hint" }, "Choose two models and prompts: what the trial can find is told here before anything is decided."));
-  const field = (label, input, hint) => h("div", { class: "bl-field" }, h("label", { class: "ms-label", for: input.id }, label), input, hint && h("p", { class: "ms-hint" }, hint));
+  const say = (problem) => trouble.replaceChildren(problem ? alertBox(problem) : "");
+  const told = h("div", { class: "bl-plan", "aria-live": "polite" }, h("p", { class: "ms-hint" }, "Choose models and prompts first."));
   const text = (id, more) => h("input", { type: "text", class: "ms-text", id, autocomplete: "off", spellcheck: "false", oninput: plan, ...more });
   const count = (id, value, min, max, step = 1) => h("input", { type: "number", class: "ms-field", id, value, min, max, step, oninput: plan });
-  const pick = (id, options) => h("select", { class: "ms-select", id, onchange: plan }, options.map(([value, name]) => h("option", { value }, name)));
+  const pick = (id, options) => h("select", { class: "ms-select", id, onchange: plan }, optionsOf(options));
 
+  const prompts = promptList({ changed: plan, say });
   const name = text("bl-trial-name", { maxlength: 63, value: freeTrialName(desk.taken()) });
   const project = text("bl-project", { maxlength: 63, value: "default" });
   const rows = h("div", { class: "bl-models" });
-  const known = h("datalist", { id: "bl-known" });
   const compare = pick("bl-compare", [["merged", "the first against each other one"], ["all", "every pair"], ["primary", "only the first two"]]);
-  const files = h("div", { class: "bl-files" });
-  const chooser = h("input", { type: "file", accept: ".yaml,.yml,.jsonl,.csv", class: "ms-hidden", tabindex: -1, "aria-label": "Prompt file to upload", onchange: () => upload() });
-  const split = pick("bl-split", SPLITS), sensitive = h("input", { type: "checkbox", id: "bl-sensitive", onchange: plan });
-  const seen = h("input", { type: "checkbox", id: "bl-seen" });
-  const sampling = pick("bl-sampling", []), reveal = pick("bl-reveal", [["end", "when a rater has rated everything"], ["each", "after each vote"]]);
+  const sampling = pick("bl-sampling", []), reveal = pick("bl-reveal", REVEALS);
   const draws = count("bl-draws", 3, 1, 20), votes = count("bl-votes", 1, 1, 50), raters = count("bl-raters", 1, 1, 100);
   const expect = count("bl-expect", 65, 51, 99), ties = count("bl-ties", 30, 0, 90), scores = text("bl-scores", { placeholder: "none", maxlength: 120 });
   const engine = pick("bl-engine", ENGINES), gpus = count("bl-gpus", 1, 1, 64);
   const alpha = count("bl-alpha", 5, 0, 20, 0.5);
-  const fixButton = h("button", { type: "submit", class: "ms-button ms-primary" }, "Fix the design and make the answers");
+  const excluded = exclusionFields(), compareField = fieldOf("Shown to raters", compare);
+  compareField.hidden = true;
+  const create = h("button", { type: "submit", class: "ms-button ms-primary" }, "Create the trial");
 
+  // ---- models ---------------------------------------------------------------------------------
   function modelRow(index) {
-    const source = h("input", { class: "ms-text", list: "bl-known", id: `bl-source-${index}`, autocomplete: "off", spellcheck: "false", placeholder: "folder, Hub id or endpoint", oninput: () => { if (!label.dataset.own) label.value = labelFor(source.value); plan(); } });
-    const label = text(`bl-label-${index}`, { maxlength: 96, "aria-label": `Label of model ${index + 1}`, placeholder: "label" });
+    const title = ["The model that should be better", "Compared with"][index] || "Also compared with", id = serial++;
+    const other = text(`bl-other-${id}`, { class: "ms-text", hidden: true, "aria-label": "Folder, Hub id or endpoint", placeholder: "folder, Hub id or endpoint", oninput: () => { putName(); plan(); } });
+    const known = h("select", { class: "ms-select", id: `bl-model-${id}`, onchange: () => { isChosen ||= index > 0; choose(known.value); if (index === 0) followFirst(); plan(); } }, kindsOf(models), h("option", { value: "" }, "Another …"));
+    const label = text(`bl-label-${id}`, { maxlength: 96 });
     label.addEventListener("input", () => { label.dataset.own = label.value ? "1" : ""; });
-    const format = pick(`bl-format-${index}`, FORMATS);
-    format.setAttribute("aria-label", `Prompt format of model ${index + 1}`);
-    const title = ["The model that should be better", "Its rival: the primary comparison"][index] || `Model ${index + 1}`;
-    const drop = index > 1 && h("button", { type: "button", class: "ms-icon", "aria-label": `Leave out model ${index + 1}`, onclick: () => { rows.lastChild.remove(); plan(); } }, "×");
-    const row = h("div", { class: "bl-model" }, h("label", { class: "ms-label", for: source.id }, title), h("div", { class: "bl-model-line" }, source, label, format, drop));
-    row.read = () => ({ label: label.value.trim(), source: source.value.trim(), prompt_format: format.value || null });
-    row.set = (model) => { source.value = model.source; label.value = model.label; };
+    const format = pick(`bl-format-${id}`, FORMATS);
+    const entry = () => models.find((model) => model.label === known.value);
+    const putName = () => { if (!label.dataset.own) label.value = entry()?.label ?? labelFor(other.value); };
+    const choose = (wanted) => { known.value = wanted; other.hidden = Boolean(entry()); putName(); };
+    const drop = index > 1 && h("button", { type: "button", class: "ms-icon", "aria-label": "Leave this model out", onclick: () => { isChosen = true; row.remove(); plan(); } }, "×");
+    const row = h("div", { class: "bl-model" }, h("label", { class: "ms-label", for: known.id }, title), h("div", { class: "bl-model-line" }, known, drop), other,
+      h("details", { class: "ms-details" }, h("summary", {}, "Label and prompt format"), h("div", { class: "ms-row bl-numbers" }, fieldOf("Label in the results", label), fieldOf("Prompt format", format))));
+    row.read = () => ({ label: label.value.trim(), source: entry()?.source ?? other.value.trim(), prompt_format: format.value || null });
+    row.set = (wanted) => { if (wanted.source !== undefined) other.value = wanted.source; choose(wanted.label ?? ""); };
+    row.entry = entry;
     return row;
   }
-  const labelFor = (source) => choices.models.find((model) => model.source === source)?.label ?? source.replace(/\/+$/, "").split("/").pop().replace(/[^A-Za-z0-9 ._@:+()-]/g, "-").slice(0, 60);
+  function kindsOf(all) {
+    const title = { "finished merge": "Finished merges", "demo model": "Demo models", "source of a merge": "Sources of merges" };
+    return Object.entries(title).map(([kind, label]) => {
+      const some = all.filter((model) => model.kind === kind);
+      return some.length > 0 && h("optgroup", { label }, some.map((model) => h("option", { value: model.label }, model.label)));
+    });
+  }
+  const labelFor = (source) => source.replace(/\/+$/, "").split("/").pop().replace(/[^A-Za-z0-9 ._@:+()-]/g, "-").slice(0, 60);
+  function showModels(wanted) { // each a known one by its label, or another by its source
+    rows.replaceChildren(...wanted.slice(0, MOST_MODELS).map((_, index) => modelRow(index)));
+    wanted.slice(0, MOST_MODELS).forEach((each, index) => rows.children[index].set(each));
+  }
+  const withSources = (first) => [first, ...first.sources.map((label) => ({ label }))];
+  function followFirst() { // a merge is compared with its own sources, unless others were chosen
+    const first = rows.children[0].entry();
+    if (isChosen || !first?.sources.length) return;
+    const format = rows.children[0].read().prompt_format;
+    showModels(withSources(first));
+    rows.children[0].querySelector("[id^=bl-format]").value = format ?? "";
+  }
+  function firstChoice() {
+    const pair = DEMO_PAIR.map((label) => models.find((model) => model.label === label)).filter(Boolean);
+    const wished = desk.model && (models.find((model) => model.source === desk.model) ?? { source: desk.model, sources: [] });
+    const first = wished || (!desk.isDemo && models.find((model) => model.sources.length));
+    if (first && first.sources.length) return withSources(first);
+    if (first) return [first, pair[0] ?? {}];
+    return pair.length === 2 ? pair : [models[0] ?? {}, models[1] ?? {}];
+  }
 
-  function fileRow(about, isChosen) {
-    const box = h("input", { type: "checkbox", value: about.file, checked: isChosen, disabled: Boolean(about.problem), onchange: plan });
-    const total = Object.values(about.categories).reduce((sum, n) => sum + n, 0);
-    const parts = Object.entries(about.categories).map(([category, n]) => h("label", { class: "bl-category" }, h("input", { type: "checkbox", checked: true, "data-category": category, onchange: plan }), `${category} (${n})`));
-    return h("div", { class: "bl-file" }, h("label", { class: "bl-check" }, box, h("strong", {}, about.file), h("span", { class: "ms-soft" }, about.problem ? "" : `${total} prompts, ${about.sealed} of them sealed${about.sensitive ? `, ${about.sensitive} sensitive` : ""}`)),
-      about.problem ? h("p", { class: "ms-hint ms-error" }, about.problem) : h("details", { class: "ms-details" }, h("summary", {}, "Categories"), h("div", { class: "ms-row" }, parts)));
-  }
-  async function upload() {
-    const file = chooser.files[0];
-    chooser.value = "";
-    if (!file) return;
-    if (file.size > 900000) { say(`${file.name} has ${bytes(file.size)}; a prompt file has at most 900 kB.`); return; }
-    const answer = await ask("upload", { file: file.name, text: await file.text() });
-    if (answer.error) { say(answer.error); return; }
-    say("");
-    files.append(fileRow(answer, true));
-    plan();
-  }
-  const cardChooser = h("input", { type: "file", accept: ".png,.json", class: "ms-hidden", tabindex: -1, "aria-label": "Character card to upload", onchange: () => readCard() });
-  const said = h("textarea", { class: "ms-text bl-comment", id: "bl-said", rows: 3, placeholder: "one line, one prompt" });
-  const user = text("bl-user", { placeholder: "User", maxlength: 60 });
-  const cardBox = h("div", { class: "bl-card-box", hidden: true });
-  async function readCard() {
-    const file = cardChooser.files[0];
-    cardChooser.value = "";
-    if (!file) return;
-    const data = new Uint8Array(await file.arrayBuffer()), words = wordsOfPicture(data);
-    if (words.length > 600000) { say(`${file.name} holds ${bytes(words.length)} of text; a card may have 600 kB.`); return; }
-    const encoded = await asBase64(new Blob([words]));
-    cardBox.hidden = false;
-    cardBox.replaceChildren(h("label", { class: "ms-label", for: "bl-said" }, `What is said to the character of ${file.name}`), said, field("Name of the one who speaks", user),
-      h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: async () => {
-        const answer = await ask("upload_card", { file: file.name, data: encoded, requests: said.value.split("\n"), user: user.value });
-        if (answer.error) { say(answer.error); return; }
-        say("");
-        cardBox.replaceChildren(answer.notes.length ? h("p", { class: "ms-hint" }, answer.notes.join("; ")) : "");
-        files.append(fileRow(answer, true));
-        plan();
-      } }, "Make prompts of it")));
-    said.focus();
-  }
-  const say = (problem) => trouble.replaceChildren(problem ? alertBox(problem) : "");
-
+  // ---- the plan -------------------------------------------------------------------------------
   function design() {
-    const models = [...rows.children].map((row) => row.read());
-    const chosen = [...files.children].filter((row) => row.querySelector("input[value]")?.checked);
-    const boxes = chosen.flatMap((row) => [...row.querySelectorAll("[data-category]")]);
-    const wanted = [...new Set(boxes.filter((box) => box.checked).map((box) => box.dataset.category))];
+    const chosen = [...rows.children].map((row) => row.read());
     return {
-      name: name.value.trim(), project: project.value.trim(), models, primary: models.slice(0, 2).map((model) => model.label),
-      compare: models.length > 2 ? compare.value : "primary", prompts: chosen.map((row) => row.querySelector("input[value]").value),
-      categories: boxes.every((box) => box.checked) ? [] : wanted, sealed: split.value ? split.value === "true" : null, sensitive: sensitive.checked,
+      ...prompts.read(), name: name.value.trim(), project: project.value.trim(), models: chosen, primary: chosen.slice(0, 2).map((model) => model.label),
+      compare: chosen.length > 2 ? compare.value : "primary",
       sampling: sampling.value, draws: Number(draws.value), votes_per_prompt: Number(votes.value), raters: Number(raters.value), reveal: reveal.value,
       scores: scores.value.split(",").map((each) => each.trim()).filter(Boolean), expect: Number(expect.value) / 100, expect_ties: Number(ties.value) / 100,
-      alpha: Number(alpha.value) / 100, seen_prompts: seen.checked,
+      alpha: Number(alpha.value) / 100, exclusions: excluded.read(),
     };
   }
   function plan() { clearTimeout(timer); timer = setTimeout(planNow, 250); }
@@ -108,83 +95,63 @@ function setupView(desk) {
     if (wish.models.some((model) => !model.source) || !wish.prompts.length) return;
     const found = await ask("plan", { design: wish });
     if (mine !== round) return;
-    told.replaceChildren(...(found.error ? [h("p", { class: "ms-hint ms-error" }, found.error)] : [
-      h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
-      h("p", { class: "ms-hint" }, `${found.answers} answers to make, ${found.votes} votes that count${found.pairs.length > 1 ? ` over ${found.pairs.length} comparisons` : ""}, and a few more to measure the raters. Primary: is ${found.pairs[0][0]} better than ${found.pairs[0][1]}?`),
-      found.edited.length > 0 && h("p", { class: "ms-hint" }, `Asked in the prompt format that was edited in the Serve tab, which the design keeps as it is now: ${found.edited.join(", ")}.`),
-      h("p", { class: "ms-hint" }, `Of its errors this project has ${number(100 * found.left)} % left.${found.seen ? ` ${found.seen} of the prompts were seen before, by tuning or by an earlier verdict.` : ""}`)]));
+    told.replaceChildren(...(found.error ? [h("p", { class: "ms-hint ms-error" }, found.error)] : planView(found, wish)));
   }
-  async function fix(event) {
+  function planView(found, wish) {
+    const [first, rival] = found.pairs[0], more = found.pairs.length - 1;
+    const mend = (problem, ...buttons) => h("div", { class: "ms-row" }, h("p", { class: "ms-hint ms-error" }, problem), buttons.map(([text, action]) => h("button", { type: "button", class: "ms-button ms-small", onclick: action }, text)));
+    const explore = ["Only explore", () => { alpha.value = 0; planNow(); }];
+    return [
+      h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
+      h("p", { class: "ms-hint" }, `The question: is ${first} better than ${rival}?${more ? ` ${more} more comparison${more > 1 ? "s are" : " is"} described beside it.` : ""} ${found.answers} answers to make, ${found.votes} votes that count, and a few more to measure the raters.`),
+      wish.alpha > found.left + 1e-9 && mend(`Of the ${number(100 * found.budget)} % of errors that all trials of the project "${wish.project}" share, ${number(100 * found.left)} % are left. Name another project in the settings for other prompts, or claim nothing.`, explore),
+      wish.alpha > 0 && found.seen > 0 && !wish.seen_prompts && mend(`${found.seen} of the prompts were seen before, by tuning or by an earlier verdict.`, ["Use them all the same", prompts.useSeen], explore),
+    ].filter(Boolean);
+  }
+  async function start(event) {
     event.preventDefault();
-    fixButton.disabled = true;
+    create.disabled = true;
     say("");
     const made = await ask("create", { design: design() });
-    if (made.error) { say(made.error); fixButton.disabled = false; return; }
+    if (made.error) { say(made.error); create.disabled = false; return; }
     await ask("generate", { trial: made.name, engine: engine.value, gpus: Number(gpus.value) }); // what is in its way is told in the list
     desk.leave();
   }
   const sentenceCase = (words) => words.charAt(0).toUpperCase() + words.slice(1);
-  const compareField = field("Shown to raters", compare);
-  compareField.hidden = true;
   const card = (title, ...children) => h("section", { class: "ms-card" }, h("h3", {}, title), children);
-  rows.append(modelRow(0), modelRow(1));
-  const form = h("form", { class: "bl-setup", onsubmit: fix },
+  const numbers = (title, ...fields) => [h("h4", {}, title), h("div", { class: "ms-row bl-numbers" }, fields)];
+  const addModel = () => { isChosen = true; if (rows.children.length < MOST_MODELS) rows.append(modelRow(rows.children.length)); rows.lastChild.set({ label: models[0]?.label }); planNow(); };
+  const settings = h("details", { class: "ms-card bl-settings" }, h("summary", {}, "Settings: votes, answers, which votes count"),
+    numbers("The test", fieldOf("Error rate, %", alpha), fieldOf("Project", project), fieldOf("True preference, %", expect), fieldOf("Share of ties, %", ties)),
+    h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing."),
+    numbers("Votes", fieldOf("Raters", raters), fieldOf("Votes per prompt", votes), fieldOf("Models are shown", reveal), fieldOf("Scores from 1 to 5", scores, "Names with commas between; off when empty.")), excluded.element,
+    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus)));
+  const form = h("form", { class: "bl-setup", onsubmit: start },
     h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),
-    card("What it can find", told, h("div", { class: "ms-row bl-numbers" }, field("True preference, %", expect), field("Share of ties, %", ties), field("Votes per prompt", votes), field("Raters", raters), field("Project", project), field("Error rate, %", alpha)), h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing.")),
-    card("Models", known, rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => { if (rows.children.length < 8) rows.append(modelRow(rows.children.length)); planNow(); } }, "Add a model")), compareField),
-    card("Prompts", files, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => chooser.click() }, "Upload a file"), chooser, h("button", { type: "button", class: "ms-button ms-small", onclick: () => cardChooser.click() }, "Upload a character card"), cardChooser), cardBox,
-      h("div", { class: "ms-row bl-numbers" }, field("Of these use", split)), h("label", { class: "bl-check", for: "bl-sensitive" }, sensitive, "Also prompts that are marked as sensitive or adult"),
-      h("label", { class: "bl-check", for: "bl-seen" }, seen, "Also prompts that tuning or an earlier verdict has seen; the verdict then says so")),
-    card("Answers and raters", h("div", { class: "ms-row bl-numbers" }, field("Sampling", sampling), field("Draws per prompt", draws), field("Engine", engine), field("GPUs per model", gpus), field("Models are shown", reveal), field("Scores from 1 to 5", scores, "Names with commas between; off when empty."))),
-    card("Fix it", field("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble, h("div", { class: "ms-row" }, fixButton)));
+    card("Models", rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: addModel }, "Add a model")), compareField),
+    prompts.element, card("What it can find", told), settings,
+    card("Create it", fieldOf("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble,
+      h("div", { class: "ms-row" }, create, h("p", { class: "ms-hint bl-then" }, "Its answers are made next. Models, prompts and numbers stay as they are from now on, so that nothing can be bent to the result."))));
 
   // What shows at once how a trial goes, and spends nothing of a project's errors.
-  function demonstrate(models) {
-    const pair = ["demo-instruct", "demo-roleplay"].map((label) => models.find((model) => model.label === label));
-    pair.forEach((model, index) => model && rows.children[index].set(model));
+  function demonstrate() {
     name.value = freeTrialName(desk.taken(), "demo");
     engine.value = "embedded";
     [draws.value, alpha.value, project.value] = [1, 0, "demo"];
   }
-  function compareFirst(models) {
-    const first = { source: desk.model, label: labelFor(desk.model) };
-    [first, ...models.filter((model) => model.source !== desk.model)].slice(0, 2).forEach((model, index) => rows.children[index].set(model));
-  }
   ask("choices", {}).then((found) => {
     if (found.error) { say(found.error); return; }
-    choices = found;
-    known.replaceChildren(...found.models.map((model) => h("option", { value: model.source }, model.label)));
-    files.replaceChildren(...found.prompts.map((about, index) => fileRow(about, index === 0)));
-    sampling.replaceChildren(...Object.keys(found.presets).map((preset) => h("option", { value: preset }, preset)));
+    models = found.models;
+    prompts.show(found.prompts);
+    sampling.replaceChildren(...optionsOf(Object.keys(found.presets).map((preset) => [preset, preset])));
     sampling.value = "careful";
-    found.models.slice(0, 2).forEach((model, index) => rows.children[index].set(model));
-    if (desk.model) compareFirst(found.models);
-    if (desk.isDemo) demonstrate(found.models);
+    showModels(firstChoice());
+    if (desk.isDemo) demonstrate();
     planNow();
   });
   return { element: form, close: () => clearTimeout(timer) };
 }
 
-const asBase64 = (blob) => new Promise((resolve) => {
-  const reader = new FileReader();
-  reader.onload = () => resolve(reader.result.split(",")[1] || "");
-  reader.readAsDataURL(blob);
-});
-// Of a PNG the pieces that hold text, so that the picture itself need not travel.
-function wordsOfPicture(data) {
-  const isPicture = data[0] === 0x89 && data[1] === 0x50;
-  if (!isPicture) return data;
-  const view = new DataView(data.buffer), parts = [data.subarray(0, 8)];
-  for (let at = 8; at + 12 <= data.length;) {
-    const length = view.getUint32(at), end = at + 12 + length;
-    const kind = String.fromCharCode(...data.subarray(at + 4, at + 8));
-    if (["tEXt", "zTXt", "iTXt"].includes(kind) || end > data.length) parts.push(data.subarray(at, end));
-    at = end;
-  }
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  parts.reduce((at, part) => { whole.set(part, at); return at + part.length; }, 0);
-  return whole;
-}
 function freeTrialName(taken, stem = `trial-${new Date().toISOString().slice(0, 10)}`) {
   let name = stem;
   for (let n = 2; taken.includes(name); n += 1) name = `${stem}-${n}`;

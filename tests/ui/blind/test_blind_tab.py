@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from studio.arena.design import Model
 from studio.arena.pack import write_pack
 from studio.errors import StudioError
 from studio.settings import Settings
@@ -62,6 +63,8 @@ def test_list_of_trials_names_no_model_unless_something_failed(
         "cancel",
         "open_to_raters",
         "add_pack",
+        "design",
+        "amend",
     ],
 )
 def test_what_sets_up_trials_is_the_owners(tmp_path: Path, function: str) -> None:
@@ -71,16 +74,59 @@ def test_what_sets_up_trials_is_the_owners(tmp_path: Path, function: str) -> Non
             getattr(desk, function)(request)
 
 
-@pytest.mark.parametrize("function", ["results", "download"])
+@pytest.mark.parametrize("function", ["results", "download", "into_card"])
 def test_results_are_the_owners(tmp_path: Path, function: str) -> None:
     desk = desk_of(tmp_path)
     canned_trial(desk.trials.folder, "t1")
     desk.trials.set_open("t1", True)
-    reading = ReadingDesk(desk.access, desk.trials, Raters(tmp_path / "raters"))
+    reading = ReadingDesk(
+        desk.access, desk.trials, Raters(tmp_path / "raters"), tmp_path / "merges"
+    )
     request: dict[str, Any] = {"trial": "t1", "what": "ratings", "token": "wrong"}
     with pytest.raises(StudioError, match="is for the owner of this studio"):
         getattr(reading, function)(request)
-    assert not getattr(reading, function)({**request, "token": TOKEN}).get("error")
+    if function != "into_card":  # which asks for a merge, too
+        assert getattr(reading, function)({**request, "token": TOKEN})
+
+
+@pytest.mark.parametrize("merge", ["other", "../home", "", None, 3])
+def test_only_a_merge_that_was_compared_gets_the_paragraph(tmp_path: Path, merge: Any) -> None:
+    desk, merges = desk_of(tmp_path), tmp_path / "merges"
+    for folder in (merges / "mine", merges / "other", tmp_path / "home"):
+        folder.mkdir(parents=True)
+        (folder / "merge-report.json").write_text("{}")
+        (folder / "README.md").write_text("# Mine\n")
+    models = (Model("left-model", str(merges / "mine")), Model("right-model", "org/right"))
+    canned_trial(desk.trials.folder, "t1", models=models)
+    reading = ReadingDesk(desk.access, desk.trials, Raters(tmp_path / "raters"), merges)
+    request = {"trial": "t1", "token": TOKEN}
+    assert reading.results(request)["merges"] == ["mine"]
+    with pytest.raises(StudioError, match="compared no finished merge named"):
+        reading.into_card({**request, "merge": merge})
+    assert (merges / "other" / "README.md").read_text() == "# Mine\n"
+    assert reading.into_card({**request, "merge": "mine"}) == {"merge": "mine"}
+    assert "**Blind comparison.**" in (merges / "mine" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": 0.2}, "alpha: cannot be amended"),
+        ({"exclusions": {"faster_than": 1e9}}, "faster_than is"),
+        ({"exclusions": "all"}, "expected a mapping"),
+        ({"reveal": "now"}, '"now" is none of end, each'),
+        ("reveal: each", "the changes are an object"),
+    ],
+)
+def test_what_cannot_be_amended_is_refused(tmp_path: Path, changes: Any, message: str) -> None:
+    desk = desk_of(tmp_path)
+    canned_trial(desk.trials.folder, "t1")
+    request = {"trial": "t1", "token": TOKEN, "changes": changes, "why": "because"}
+    with pytest.raises(StudioError, match=message):
+        desk.amend(request)
+    with pytest.raises(StudioError, match="needs a reason"):
+        desk.amend({**request, "changes": {"reveal": "each"}, "why": None})
+    assert desk.design(request)["amendments"] == []
 
 
 def test_visitor_is_told_only_of_open_trials(tmp_path: Path) -> None:
