@@ -65,8 +65,8 @@ class MergeJobs(Background):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 raise StudioError(
-                    f"the check was stopped after {LONGEST_CHECK} seconds; sources that are not on "
-                    "this machine take long to fetch, and the merge itself fetches them too"
+                    f"the check was stopped after {LONGEST_CHECK} seconds; if the Hub is slow to "
+                    "answer, try again: what has come is kept, and the merge checks the same"
                 ) from None
         finally:
             file.unlink(missing_ok=True)

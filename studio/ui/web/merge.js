@@ -32,7 +32,7 @@ function mergePanel(desk) {
     mergeButton.disabled = !owner || isLive() || acting || Boolean(problem);
     checkButton.disabled = !owner || checking > 0 || isLive();
     put(checkButton, checking ? "Checking …" : "Check");
-    if (owner && !isLive() && desk.missing().length > 0) put(why, `Not on this machine: ${desk.missing().join(", ")}. Check and Merge fetch them from the Hub.`);
+    if (owner && !isLive() && desk.missing().length > 0) put(why, `Not on this machine: ${desk.missing().join(", ")}. Merge fetches them from the Hub.`);
     else put(why, !state || owner ? "" : state.access.token_set
       ? "Look and tune freely. Checking and merging are for the owner: enter the owner token at the top."
       : "Look and tune freely. Merging is off: this studio can be reached by others and has no owner token.");
