@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from studio.merge.tokens.tokenizers import REMEDY, VocabularyProblem
+from studio.merge.findings import REMEDY, Findings, VocabularyProblem
 from studio.weights.strict_json import shown
 
 # Different values mean different tensor shapes: no merge of equal names is possible.
@@ -47,15 +47,13 @@ PARAMETER_COUNT = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b)(?![a-z0-9])", re
 
 
 @dataclass(slots=True)
-class Comparison:
-    """What was found: `problems` stop the merge, `warnings` do not.
+class Comparison(Findings):
+    """What was found in the configs.
 
     `misfits` are the sources whose shapes differ from the others': comparing their tensors one by
     one would only repeat it.
     """
 
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     misfits: set[str] = field(default_factory=set)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from studio import chat_template
 from studio.errors import StudioError
+from studio.merge.coefficients import settings_of
 from studio.merge.compare import (
-    Comparison,
     compare_configs,
     language_config,
     value_of,
     vocabulary_problems,
 )
+from studio.merge.findings import Findings, VocabularyProblem
 from studio.merge.layout import is_head
 from studio.merge.output import folder_problems, space_problems
 from studio.merge.plan import Options, Plan, shards_of
@@ -24,7 +25,7 @@ from studio.merge.recipe import Recipe
 from studio.merge.tensors import Matching, Wanted, is_vocabulary, match_tensors, rows_of
 from studio.merge.tokens.alignment import Alignment
 from studio.merge.tokens.tokenizer_files import changed_files
-from studio.merge.tokens.tokenizers import VocabularyProblem, compare_tokenizers
+from studio.merge.tokens.tokenizers import compare_tokenizers
 from studio.merge.tokens.vocabularies import alignment_of, table_text, vocabulary_table
 from studio.weights import hub
 from studio.weights.checkpoint import Checkpoint
@@ -43,27 +44,25 @@ def check(recipe: Recipe, options: Options, out: Path | None = None) -> Plan:
     latter only if nothing is wrong with the former; `fetch` gets the rest. `out` is the folder to
     be written, checked if given. Raises one StudioError that lists every problem.
     """
-    problems: list[str] = []
-    folders, configs = _small_files(recipe, problems)
+    found = Findings(warnings=list(recipe.warnings))
+    folders, configs = _small_files(recipe, found)
     compared = compare_configs(configs, options.allow)
-    problems += compared.problems
-    texts = _text_findings(recipe, folders, options)
-    problems += texts.problems
+    found.add(compared)
+    found.add(_text_findings(recipe, folders, options))
     if out is not None:
-        problems += folder_problems(out)
+        found.problems += folder_problems(out)
     sizes = [] if recipe.is_aligned else vocabulary_problems(configs)
     is_remote = any(hub.local_folder(model) is None for model in configs)
     if is_remote:
-        problems += sizes
-    sources = _open(configs, problems)
+        found.problems += sizes
+    sources = _open(configs, found)
     if compared.misfits:
-        raise StudioError.listing("these sources cannot merge", problems)
+        raise StudioError.listing("these sources cannot merge", found.problems)
     if len(sources) < len(recipe.sources):
-        problems += [] if is_remote else sizes
+        found.problems += [] if is_remote else sizes
         rows = {model: value_of(config, "vocab_size") for model, config in configs.items()}
-        raise _refusal("these sources cannot merge", problems, folders, rows)
-    warnings = [*recipe.warnings, *compared.warnings, *texts.warnings]
-    return _plan(recipe, sources, (options, out), (problems, warnings))
+        raise _refusal("these sources cannot merge", found.problems, folders, rows)
+    return _plan(recipe, sources, options, out, found)
 
 
 def fetch(plan: Plan, on_progress: Callable[[int, int], None]) -> Plan:
@@ -93,27 +92,29 @@ def folder_here(model: str) -> Path | None:
 def _plan(
     recipe: Recipe,
     sources: tuple[Checkpoint, ...],
-    wanted: tuple[Options, Path | None],
-    found: tuple[list[str], list[str]],
+    options: Options,
+    out: Path | None,
+    found: Findings,
 ) -> Plan:
-    """The plan for opened sources, `wanted` options and output, `found` problems and warnings."""
-    (options, out), (problems, warnings) = wanted, found
+    """The plan for opened sources; `found`: what was found of them before."""
     dtype_name = options.dtype or recipe.dtype
     dtype = SHORT_NAMES[dtype_name] if dtype_name else _promoted(sources)
     num_layers = _num_layers(sources[0])
-    alignment = _alignment(recipe, sources, (problems, warnings))
-    matching = match_tensors(sources, num_layers, Wanted(dtype, options.missing, alignment))
+    alignment = _alignment(recipe, sources, found)
+    matching = match_tensors(Wanted(sources, num_layers, dtype, options.missing, alignment))
+    assert matching.layout is not None
     shards = shards_of(matching.jobs, options.shard_bytes)
     # Where tokens could not be aligned, the remedy for different rows has been tried already.
     solved = VocabularyProblem if recipe.is_aligned else ()
-    problems += [problem for problem in matching.problems if not isinstance(problem, solved)]
-    problems += space_problems(out, shards, sources)
-    if problems:
+    found.problems += [text for text in matching.problems if not isinstance(text, solved)]
+    found.problems += space_problems(out, shards, sources)
+    with found.noting():
+        settings_of(recipe, matching.layout)
+    if found.problems:
         folders = {source.label: source.path for source in sources}
         rows = {source.label: rows_of(source) for source in sources}
-        raise _refusal("this recipe cannot be merged", problems, folders, rows)
-    assert matching.layout is not None
-    plan = Plan(
+        raise _refusal("this recipe cannot be merged", found.problems, folders, rows)
+    return Plan(
         recipe=recipe,
         options=options,
         sources=sources,
@@ -122,26 +123,20 @@ def _plan(
         dtype=dtype,
         config=_result_config(_base_config(sources, alignment), matching, dtype),
         notes=(*matching.notes, *(alignment.notes if alignment else ())),
-        warnings=tuple(warnings),
+        warnings=tuple(found.warnings),
         alignment=alignment,
     )
-    plan.settings  # noqa: B018  a rule that matches nothing is a problem of the recipe, found here
-    return plan
 
 
 def _alignment(
-    recipe: Recipe, sources: tuple[Checkpoint, ...], found: tuple[list[str], list[str]]
+    recipe: Recipe, sources: tuple[Checkpoint, ...], found: Findings
 ) -> Alignment | None:
-    """The alignment of a recipe that merges by token; adds to the problems and warnings."""
-    problems, warnings = found
-    if not recipe.is_aligned:
-        return None
-    try:
-        alignment = alignment_of(recipe, sources, warnings)
-        changed_files({source.label: source.path for source in sources}, alignment)
-    except StudioError as error:
-        problems.append(str(error))
-        return None
+    """The alignment of a recipe that merges by token; None also where there can be none."""
+    alignment = None
+    if recipe.is_aligned:
+        with found.noting():
+            alignment = alignment_of(recipe, sources, found)
+            changed_files({source.label: source.path for source in sources}, alignment)
     return alignment
 
 
@@ -158,49 +153,41 @@ def _base_config(sources: tuple[Checkpoint, ...], alignment: Alignment | None) -
 
 
 def _small_files(
-    recipe: Recipe, problems: list[str]
+    recipe: Recipe, found: Findings
 ) -> tuple[dict[str, Path], dict[str, Mapping[str, Any]]]:
-    """Folders and configs of the sources that can be read; adds to `problems` for the others."""
+    """Folders and configs of the sources that can be read; the others are problems."""
     folders: dict[str, Path] = {}
     configs: dict[str, Mapping[str, Any]] = {}
     for model in recipe.sources:
-        try:
+        with found.noting():
             folder = hub.small_files(model)
             configs[model] = read_object(folder / "config.json")
             folders[model] = folder
-        except StudioError as error:
-            problems.append(str(error))
     return folders, configs
 
 
-def _text_findings(recipe: Recipe, folders: Mapping[str, Path], options: Options) -> Comparison:
+def _text_findings(recipe: Recipe, folders: Mapping[str, Path], options: Options) -> Findings:
     """What is wrong with the tokenizers and the chat template."""
-    found = Comparison()
-    try:
-        if not recipe.is_aligned:
-            found.problems, found.warnings = compare_tokenizers(folders)
-    except StudioError as error:
-        found.problems.append(str(error))
+    found = Findings()
+    if not recipe.is_aligned:
+        with found.noting():
+            found.add(compare_tokenizers(folders))
     if "tokenizer" in options.allow:
-        found.problems, found.warnings = [], [*found.problems, *found.warnings]
+        found = Findings(warnings=[*found.problems, *found.warnings])
     if recipe.base in folders:
-        try:
+        with found.noting():
             chat_template.resolve(recipe.final.chat_template, list(folders.values()))
-        except StudioError as error:
-            found.problems.append(str(error))
     return found
 
 
-def _open(configs: Mapping[str, Any], problems: list[str]) -> tuple[Checkpoint, ...]:
-    """The sources that can be opened; adds to `problems`, and with any, asks the Hub no more."""
-    is_wrong = bool(problems)
+def _open(configs: Mapping[str, Any], found: Findings) -> tuple[Checkpoint, ...]:
+    """The sources that can be opened; where there are problems before, the Hub is not asked."""
+    may_ask = not found.problems
     sources = []
     for model in configs:
-        try:
-            if hub.local_folder(model) is not None or not is_wrong:
+        with found.noting():
+            if may_ask or hub.local_folder(model) is not None:
                 sources.append(open_model(model))
-        except StudioError as error:
-            problems.append(str(error))
     return tuple(sources)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from studio.merge.findings import REMEDY, VocabularyProblem
 from studio.merge.layout import Layout, is_buffer, is_head
 from studio.merge.plan import TensorJob
 from studio.merge.tokens.alignment import Alignment
-from studio.merge.tokens.tokenizers import REMEDY, VocabularyProblem
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.dtypes import FLOATS
 from studio.weights.header import TensorInfo
@@ -33,22 +33,25 @@ class Matching:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How tensors are to be matched.
+    """Whose tensors are to be matched, and how.
 
-    `dtype`: of mixed tensors, in safetensors' names; `missing`: "error", or "base" to take
-    tensors that some sources lack from the base; `alignment`: of the vocabularies, if by token.
+    `sources`: the base first. `dtype`: of mixed tensors, in safetensors' names; `missing`: "error",
+    or "base" to take tensors that some sources lack from the base; `alignment`: of the
+    vocabularies, if by token.
     """
 
+    sources: Sequence[Checkpoint]
+    num_layers: int
     dtype: str
     missing: str
     alignment: Alignment | None = None
 
 
-def match_tensors(sources: Sequence[Checkpoint], num_layers: int, wanted: Wanted) -> Matching:
-    """Match the sources' tensors by name; the first source is the base."""
-    found = Matching()
+def match_tensors(wanted: Wanted) -> Matching:
+    """Match the sources' tensors by name."""
+    found, sources = Matching(), wanted.sources
     names = list(dict.fromkeys(name for source in sources for name in source.tensors))
-    full = Layout.of(names, num_layers)
+    full = Layout.of(names, wanted.num_layers)
     copied: list[str] = []
     absent: dict[str, list[str]] = {}
     for name in full.names:
@@ -61,7 +64,7 @@ def match_tensors(sources: Sequence[Checkpoint], num_layers: int, wanted: Wanted
             if wanted.missing == "base":
                 copied.append(name)
         else:
-            _add_mix(found, [info for info in infos if info], name, (sources, wanted))
+            _add_mix(found, wanted, name, [info for info in infos if info])
     for clash, clashing in found.clashes.items():
         verb = "have" if clashing[1:] else "has"
         found.problems.append(type(clash)(f"{_listing(clashing)} {verb} {clash}"))
@@ -101,24 +104,17 @@ def _is_copied(name: str, infos: Sequence[TensorInfo | None]) -> bool:
     return is_buffer(name) or any(info and info.dtype not in FLOATS for info in infos)
 
 
-def _add_mix(
-    found: Matching,
-    infos: Sequence[TensorInfo],
-    name: str,
-    given: tuple[Sequence[Checkpoint], Wanted],
-) -> None:
-    sources, wanted = given
+def _add_mix(found: Matching, wanted: Wanted, name: str, infos: Sequence[TensorInfo]) -> None:
     everyone = tuple(range(len(infos)))
-    shapes = {info.shape for info in infos}
     alignment = wanted.alignment if is_vocabulary(name) or is_head(name) else None
     if alignment and all(
         info.shape[:1] == (rows_of(source),) and info.shape[1:] == infos[0].shape[1:]
-        for source, info in zip(sources, infos, strict=True)
+        for source, info in zip(wanted.sources, infos, strict=True)
     ):
         shape = (alignment.rows, *infos[0].shape[1:])
         job = TensorJob(name, shape, wanted.dtype, tuple(infos), everyone, alignment.runs)
-    elif alignment or len(shapes) > 1:
-        _add_clash(found, infos, name, given)
+    elif alignment or len({info.shape for info in infos}) > 1:
+        found.clashes.setdefault(_clash(wanted, name, infos), []).append(name)
         return
     else:
         job = TensorJob(name, infos[0].shape, wanted.dtype, tuple(infos), everyone)
@@ -126,25 +122,23 @@ def _add_mix(
     found.mixed.append(name)
 
 
-def _add_clash(
-    found: Matching,
-    infos: Sequence[TensorInfo],
-    name: str,
-    given: tuple[Sequence[Checkpoint], Wanted],
-) -> None:
-    sources, wanted = given
-    listing = ", ".join(
-        f"{source.label} {list(info.shape)}" for source, info in zip(sources, infos, strict=True)
+def _clash(wanted: Wanted, name: str, infos: Sequence[TensorInfo]) -> str:
+    """What is to be said of tensors of this name, whose shapes do not fit together."""
+    shapes = ", ".join(
+        f"{source.label} {list(info.shape)}"
+        for source, info in zip(wanted.sources, infos, strict=True)
     )
-    clash = f"different shapes ({listing}): "
-    widths = {info.shape[1:] for info in infos}
-    if len(widths) > 1 or not (is_vocabulary(name) or is_head(name)):
-        clash += "use models of one architecture and size"
-    elif wanted.alignment:
-        clash += "use models whose output head has as many rows as their embeddings"
-    else:
-        clash = VocabularyProblem(f"{clash}the vocabularies have different sizes; {REMEDY}")
-    found.clashes.setdefault(clash, []).append(name)
+    is_table = is_vocabulary(name) or is_head(name)
+    if not is_table or len({info.shape[1:] for info in infos}) > 1:
+        return f"different shapes ({shapes}): use models of one architecture and size"
+    if wanted.alignment:
+        return (
+            f"different shapes ({shapes}): use models whose output head has as many rows as their "
+            "embeddings"
+        )
+    return VocabularyProblem(
+        f"different shapes ({shapes}): the vocabularies have different sizes; {REMEDY}"
+    )
 
 
 def _add_copies(found: Matching, base: Checkpoint, names: Sequence[str]) -> None:

@@ -245,6 +245,14 @@ def test_a_rule_that_matches_nothing_is_found(recipe: Path) -> None:
     refused(recipe, "no rule of t matches model.embed_tokens.weight")
 
 
+def test_a_rule_that_matches_nothing_is_listed_with_the_rest(
+    recipe: Path, models: list[Path]
+) -> None:
+    recipe.write_text(recipe.read_text().replace("t: 0.5}", "t: [{filter: mlp, value: 0.5}]}"))
+    edit_config(models[1], rope_theta=5e5)
+    refused(recipe, "- rope_theta differs", "- stage Result: no rule of t matches model.embed")
+
+
 Usage = namedtuple("Usage", "total used free")
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from studio.merge.findings import VocabularyProblem
 from studio.merge.tensors import Matching, Wanted, match_tensors
-from studio.merge.tokens.tokenizers import VocabularyProblem
 from studio.weights.checkpoint import Checkpoint
 from tests.checkpoints import write_checkpoint
 
@@ -21,7 +21,7 @@ def sources(tmp_path: Path, *options: dict[str, Any]) -> list[Checkpoint]:
 
 
 def match(opened: list[Checkpoint], missing: str = "error", dtype: str = "BF16") -> Matching:
-    return match_tensors(opened, 2, Wanted(dtype, missing))
+    return match_tensors(Wanted(opened, 2, dtype, missing))
 
 
 def test_equal_models_are_mixed_whole_and_in_the_order_of_the_model(tmp_path: Path) -> None:

@@ -4,30 +4,25 @@ from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
+from studio.merge.findings import Findings, VocabularyProblem
 from studio.merge.tokens.vocabulary import read_vocabulary
 
 SHOWN = 3
-REMEDY = (
-    "merge by token instead of by row: give every stage tokenizer_source: base (only the base's "
-    "tokens), union (everyone's) or one of its models"
-)
 
 
-class VocabularyProblem(str):
-    """A problem that merging by token mends: the sources' rows do not mean the same tokens."""
+def compare_tokenizers(folders: Mapping[str, Path]) -> Findings:
+    """Ids of two meanings are problems; sources that cannot be compared, or are longer, warnings.
 
-
-def compare_tokenizers(folders: Mapping[str, Path]) -> tuple[list[str], list[str]]:
-    """Problems and warnings: ids of two meanings, and sources that cannot be compared."""
-    problems: list[str] = []
-    warnings: list[str] = []
+    Raises StudioError for a damaged tokenizer.
+    """
+    found = Findings()
     known = {name: read_vocabulary(folder) for name, folder in folders.items()}
     for one, other in combinations(folders, 2):
         first, second = known[one], known[other]
         if first is None or second is None:
             files = [folders[name] / "tokenizer.model" for name in (one, other)]
             if not (all(f.is_file() for f in files) and _same_bytes(*files)):
-                warnings.append(
+                found.warnings.append(
                     f"the tokenizers of {one} and {other} cannot be compared (no tokenizer.json "
                     "or equal tokenizer.model); make sure that equal ids mean equal tokens"
                 )
@@ -36,7 +31,7 @@ def compare_tokenizers(folders: Mapping[str, Path]) -> tuple[list[str], list[str
         clashes = [i for i in sorted(left.keys() & right.keys()) if left[i] != right[i]]
         if clashes:
             shown = ", ".join(f"{i} is {left[i]!r} / {right[i]!r}" for i in clashes[:SHOWN])
-            problems.append(
+            found.problems.append(
                 VocabularyProblem(
                     f"the tokenizers of {one} and {other} give {len(clashes)} ids different "
                     f"meanings ({shown}): merging by row would mix unrelated tokens; use sources "
@@ -45,8 +40,8 @@ def compare_tokenizers(folders: Mapping[str, Path]) -> tuple[list[str], list[str
                 )
             )
         elif len(left) != len(right):
-            warnings.append(f"{one} has {len(left)} tokens, {other} has {len(right)}")
-    return problems, warnings
+            found.warnings.append(f"{one} has {len(left)} tokens, {other} has {len(right)}")
+    return found
 
 
 def _same_bytes(one: Path, other: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import StudioError
+from studio.merge.findings import Findings
 from studio.merge.recipe import Recipe
 from studio.merge.tensors import rows_of
 from studio.merge.tokens.alignment import SHOWN, Alignment, Token, align, examples, tokens_of
@@ -69,8 +70,8 @@ def table_text(table: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(shown)
 
 
-def alignment_of(recipe: Recipe, sources: Sequence[Checkpoint], warnings: list[str]) -> Alignment:
-    """The alignment of a recipe that merges by token; adds to `warnings`.
+def alignment_of(recipe: Recipe, sources: Sequence[Checkpoint], found: Findings) -> Alignment:
+    """The alignment of a recipe that merges by token; adds warnings to `found`.
 
     A source whose tokens no file tells is taken to have the base's, as mergekit does. Raises
     StudioError if the base is such a one, or a stage cannot be aligned.
@@ -87,11 +88,11 @@ def alignment_of(recipe: Recipe, sources: Sequence[Checkpoint], warnings: list[s
     for source in sources:
         vocabulary = known[source.label]
         if vocabulary is None:
-            warnings.append(
+            found.warnings.append(
                 f"{source.label} ships no tokenizer; its rows are taken for those of {recipe.base}"
             )
         tokens[source.label] = tokens_of(vocabulary or base, rows_of(source))
-        warnings += _without_rows(source, vocabulary)
+        found.warnings += _without_rows(source, vocabulary)
     return align(recipe, tokens)
 
 

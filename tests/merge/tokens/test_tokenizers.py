@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from studio.errors import StudioError
+from studio.merge.findings import Findings
 from studio.merge.tokens.tokenizers import compare_tokenizers
 from studio.merge.tokens.vocabulary import read_vocabulary
 
@@ -70,7 +71,7 @@ def test_what_is_no_tokenizer_is_a_clear_error(tmp_path: Path, content: Any) -> 
 
 def test_equal_tokenizers_are_fine(tmp_path: Path) -> None:
     same = {name: folder(tmp_path / name, words("a", "b")) for name in ("one", "other")}
-    assert compare_tokenizers(same) == ([], [])
+    assert compare_tokenizers(same) == Findings()
 
 
 def test_different_meanings_name_models_count_and_examples(tmp_path: Path) -> None:
@@ -79,9 +80,9 @@ def test_different_meanings_name_models_count_and_examples(tmp_path: Path) -> No
         "same": folder(tmp_path / "2", words(*"abcdef")),
         "odd": folder(tmp_path / "3", words(*"abdcfe")),
     }
-    problems, warnings = compare_tokenizers(folders)
-    assert len(problems) == 2 and warnings == []
-    for problem, model in zip(problems, ("one", "same"), strict=True):
+    found = compare_tokenizers(folders)
+    assert len(found.problems) == 2 and found.warnings == []
+    for problem, model in zip(found.problems, ("one", "same"), strict=True):
         assert f"tokenizers of {model} and odd give 4 ids different meanings" in problem
         assert "2 is 'c' / 'd', 3 is 'd' / 'c', 4 is 'e' / 'f'" in problem
         assert "--allow tokenizer" in problem
@@ -92,8 +93,8 @@ def test_added_token_with_another_meaning_is_a_clash(tmp_path: Path) -> None:
         "one": folder(tmp_path / "1", words("a", added=[{"id": 1, "content": "<pad>"}])),
         "other": folder(tmp_path / "2", words("a", added=[{"id": 1, "content": "<|im_end|>"}])),
     }
-    problems, _ = compare_tokenizers(folders)
-    assert len(problems) == 1 and "1 is '<pad>' / '<|im_end|>'" in problems[0]
+    (problem,) = compare_tokenizers(folders).problems
+    assert "1 is '<pad>' / '<|im_end|>'" in problem
 
 
 def test_a_longer_tokenizer_is_a_warning(tmp_path: Path) -> None:
@@ -101,7 +102,8 @@ def test_a_longer_tokenizer_is_a_warning(tmp_path: Path) -> None:
         "one": folder(tmp_path / "1", words("a", "b")),
         "other": folder(tmp_path / "2", words("a", "b", "c")),
     }
-    assert compare_tokenizers(folders) == ([], ["one has 2 tokens, other has 3"])
+    found = compare_tokenizers(folders)
+    assert found == Findings(warnings=["one has 2 tokens, other has 3"])
 
 
 @pytest.mark.parametrize(
@@ -115,12 +117,12 @@ def test_without_tokenizer_json_the_model_files_count(
         "one": folder(tmp_path / "1", one, "tokenizer.model"),
         "other": folder(tmp_path / "2", other, "tokenizer.model"),
     }
-    problems, warnings = compare_tokenizers(folders)
-    assert problems == []
-    assert (warnings == []) == comparable
+    found = compare_tokenizers(folders)
+    assert found.problems == []
+    assert (found.warnings == []) == comparable
 
 
 def test_no_tokenizer_at_all_is_said(tmp_path: Path) -> None:
     folders = {"one": tmp_path, "other": folder(tmp_path / "2", words("a"))}
-    problems, (warning,) = compare_tokenizers(folders)
-    assert problems == [] and "one and other cannot be compared" in warning
+    found = compare_tokenizers(folders)
+    assert found.problems == [] and "one and other cannot be compared" in found.warnings[0]
