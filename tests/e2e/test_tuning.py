@@ -247,6 +247,55 @@ def test_methods_bring_their_own_settings(page: Page) -> None:
     assert exported(page).stages[1].settings["t"][0].anchors == (0.5,)
 
 
+def test_method_takes_the_inputs_it_needs_from_the_sources(page: Page) -> None:
+    page.get_by_role("button", name="Edit component-1").click()
+    page.get_by_label("Method of component-1").select_option("model_stock")
+    assert exported(page).stages[0].models == tuple(
+        f"demo/models/{n}" for n in ("roleplay", "instruct", "story")
+    )
+    name = page.get_by_label("Name of component-1")
+    name.fill("Result")
+    name.press("Enter")
+    expect(page.get_by_text("The last stage is called Result.")).to_be_visible()
+    assert exported(page).stages[0].name == "component-1"
+
+
+def test_slices_have_the_outside_places_that_follow_them(page: Page, tmp_path: Path) -> None:
+    def part(layers: str) -> str:
+        models = ("instruct", "story")
+        inputs = [f"{{model: demo/models/{each}, layer_range: [{layers}]}}" for each in models]
+        return f"{{sources: [{', '.join(inputs)}], parameters: {{t: 0.3}}}}"
+
+    file = tmp_path / "sliced.yaml"
+    head = "merge_method: slerp\nbase_model: demo/models/instruct"
+    file.write_text(f"{head}\nslices: [{part('0, 2')}, {part('2, 4')}]\n")
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_label("Result, Embeddings, t", exact=True)).to_have_count(1)
+    page.get_by_label("Result, lm_head, t", exact=True).fill("0.9")
+    first, last = exported(page).final.slices
+    assert [rule.filter for rule in first.settings["t"]] == [None]
+    assert [rule.filter for rule in last.settings["t"]] == ["lm_head", None]
+    assert_shown(page, exported(page))
+
+
+def test_what_was_said_of_a_recipe_does_not_outlast_it(page: Page, tmp_path: Path) -> None:
+    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)
+    file = tmp_path / "ties.yaml"
+    file.write_text("merge_method: ties\n")
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_role("alert")).to_contain_text("not supported")
+    page.get_by_label("Recipe", exact=True).select_option("demo")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)  # checked anew
+    page.get_by_role("button", name="Edit component-1").click()
+    page.get_by_label("component-1, t = 1", exact=True).select_option("")
+    other = page.get_by_label("component-1, t = 1: folder or Hub name of a model")
+    other.fill("nobody/nothing-7b")
+    other.press("Enter")
+    expect(page.get_by_text("nothing-7b is not on this machine")).to_be_visible()
+    expect(page.get_by_text("Ready to merge.")).to_have_count(0)
+
+
 def test_zoom_and_hidden_lines_survive_a_drag(page: Page) -> None:
     show(page, "Settings")
     box = chart(page, SETTINGS)

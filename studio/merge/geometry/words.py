@@ -16,8 +16,8 @@ def in_words(found: Preview, stages: Sequence[dict[str, Any]]) -> list[str]:
 
     `stages`: as in the charts.
     """
-    little = [_little(stage) for stage in stages if stage["effect"] < LITTLE]
-    return [_mix(found), *_linear(stages), *little]
+    little = [stage for stage in stages if stage["effect"] < LITTLE]
+    return [_mix(found), *_linear(stages), *_little(little)]
 
 
 def _mix(found: Preview) -> str:
@@ -44,11 +44,17 @@ def _linear(stages: Sequence[dict[str, Any]]) -> list[str]:
     return [f"SLERP is linear where its inputs are nearly parallel (cos > 0.9995): {where}."]
 
 
-def _little(stage: dict[str, Any]) -> str:
-    return (
-        f"{stage['title']} has little effect: it moves the result by {_percent(stage['effect'])} "
-        "of the largest distance between two sources."
-    )
+def _little(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """One sentence for all stages of little effect, or none."""
+    if not stages:
+        return []
+    most = max(stage["effect"] for stage in stages)
+    says = "have little effect: each moves" if len(stages) > 1 else "has little effect: it moves"
+    up_to = "at most " if len(stages) > 1 and most >= 0.01 else ""
+    return [
+        f"{_listed([stage['title'] for stage in stages])} {says} the result by {up_to}"
+        f"{_percent(most)} of the largest distance between two sources."
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,16 +16,14 @@ def compare_tokenizers(folders: Mapping[str, Path]) -> Findings:
     Raises StudioError for a damaged tokenizer.
     """
     found = Findings()
+    unlike: dict[str, None] = {}
     known = {name: read_vocabulary(folder) for name, folder in folders.items()}
     for one, other in combinations(folders, 2):
         first, second = known[one], known[other]
         if first is None or second is None:
             files = [folders[name] / "tokenizer.model" for name in (one, other)]
             if not (all(f.is_file() for f in files) and _same_bytes(*files)):
-                found.warnings.append(
-                    f"the tokenizers of {one} and {other} cannot be compared (no tokenizer.json "
-                    "or equal tokenizer.model); make sure that equal ids mean equal tokens"
-                )
+                unlike |= dict.fromkeys((one, other))
             continue
         left, right = first.by_id, second.by_id
         clashes = [i for i in sorted(left.keys() & right.keys()) if left[i] != right[i]]
@@ -41,6 +39,11 @@ def compare_tokenizers(folders: Mapping[str, Path]) -> Findings:
             )
         elif len(left) != len(right):
             found.warnings.append(f"{one} has {len(left)} tokens, {other} has {len(right)}")
+    if unlike:
+        found.warnings.append(
+            f"the tokenizers of {' and '.join(unlike)} cannot be compared (no tokenizer.json or "
+            "equal tokenizer.model); make sure that equal ids mean equal tokens"
+        )
     return found
 
 

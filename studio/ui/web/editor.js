@@ -21,7 +21,7 @@ function stageEditor(stage, index, desk) {
     return element;
   };
   const methods = select(`Method of ${title}`, "method", Object.keys(METHODS).map((each) => [each, each]), stage.method, (chosen) =>
-    rework(() => { setMethod(stage, chosen); sortStages(desk.recipe()); }, `${key}-method`));
+    rework(() => { setMethod(stage, chosen, sourcesOf(desk.recipe())); sortStages(desk.recipe()); }, `${key}-method`));
   const dtypes = select(`dtype of ${title}`, "dtype", [["", "as the sources"], ...["bfloat16", "float16", "float32"].map((each) => [each, each])], stage.dtype || "", (chosen) =>
     rework(() => { stage.dtype = chosen || null; }, `${key}-dtype`));
   const tokens = select(`Tokenizer of ${title}`, "tokenizer", [["", "row by row"], ["base", "by token: base"], ["union", "by token: union"], ...inputs.map((each) => [each, `by token: ${desk.label(each)}`])], stage.tokenizer || "", (chosen) =>

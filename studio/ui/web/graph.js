@@ -42,7 +42,7 @@ function makeGraph(desk, openStage) {
             mark && s("text", { class: "ms-tick ms-mark", x: x2 - 4, y: y2 + (at ? 11 : -4), "text-anchor": "end" }, mark)];
   }
   function node({ x, y, wide, text, colour, stage, index }) {
-    const most = Math.max(6, Math.floor((wide - 28) / 7.1));
+    const most = Math.max(6, Math.floor((wide - 30) / 7.6));
     const shown = text.length > most ? `${text.slice(0, most - 4)}…${text.slice(-3)}` : text; // ends tell names apart
     const parts = [s("rect", { class: "ms-node", x, y, width: wide, height: GRAPH.tall, rx: 8 }),
                    s("rect", { x: x + 8, y: y + GRAPH.tall / 2 - 5.5, width: 11, height: 11, rx: stage ? 5.5 : 3, style: `fill:${colour}` }),

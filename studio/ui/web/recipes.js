@@ -49,14 +49,13 @@ function freshSettings(stage) { // keeps what the method also knows, completes w
     }
   }
 }
-function setMethod(stage, method) {
-  const { inputs } = METHODS[method];
+function setMethod(stage, method, sources) { // inputs it lacks are taken from the sources
+  const { inputs, least } = METHODS[method];
   stage.method = method;
-  if (inputs !== null) {
-    for (const part of stage.slices) {
-      part.inputs = part.inputs.slice(0, inputs);
-      while (part.inputs.length < inputs) part.inputs.push({ model: part.inputs[0].model, settings: {} });
-    }
+  const used = modelsOf(stage), spare = sources.filter((model) => !used.includes(model));
+  for (const part of stage.slices) {
+    if (inputs !== null) part.inputs = part.inputs.slice(0, inputs);
+    for (let k = 0; part.inputs.length < (inputs ?? least ?? 1); k += 1) part.inputs.push({ model: spare[k] ?? used[0], settings: {} });
   }
   freshSettings(stage);
 }
@@ -91,6 +90,7 @@ function renameStage(recipe, index, name) { // returns what is wrong with the na
   const stage = recipe.stages[index], text = name.trim();
   if (text === stage.name) return "";
   if (!text) return "A stage that others may use needs a name.";
+  if (text === "Result") return "The last stage is called Result.";
   if (stageNames(recipe).includes(text)) return `Another stage is named “${text}”.`;
   if (sourcesOf(recipe).includes(text)) return `“${text}” is a model.`;
   replaceInputs(recipe, stage.name, text);

@@ -26,20 +26,22 @@ function shortName(model, among) {
   return twice ? model : last(model);
 }
 
-// Every parameter of a stage that can be tuned, innermost first, with what it belongs to.
+// Every parameter of a stage that can be tuned, innermost first, with what it belongs to, and the
+// places outside the layers that it is for: the embeddings follow the first slice, the rest the last.
 function parametersOf(stage, layers) {
   const found = [];
   const spans = stage.slices.map((part) => [part.start, (part.end ?? layers) - 1]);
-  const add = (settings, over, input) => {
+  const add = (settings, over, input, places) => {
     for (const [name, rules] of Object.entries(settings)) {
-      if (isTuned(stage.method, name)) found.push({ name, rules, spans: over, input });
+      if (isTuned(stage.method, name)) found.push({ name, rules, spans: over, input, places });
     }
   };
   stage.slices.forEach((part, index) => {
-    part.inputs.forEach((input) => add(input.settings, [spans[index]], input.model));
-    add(part.settings, [spans[index]], null);
+    const places = OUTSIDE.filter(({ row }) => index === (row === "embeddings" ? 0 : spans.length - 1));
+    part.inputs.forEach((input) => add(input.settings, [spans[index]], input.model, places));
+    add(part.settings, [spans[index]], null, places);
   });
-  add(stage.settings, spans, null);
+  add(stage.settings, spans, null, OUTSIDE);
   return found;
 }
 

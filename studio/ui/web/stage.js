@@ -48,7 +48,7 @@ function reference(model) { // in full: 7B and 70B models differ in little more 
 const swatch = (colour) => h("span", { class: "ms-swatch", style: `background:${colour}`, "aria-hidden": "true" });
 
 function parameterBlock(stage, index, parameter, desk) {
-  const { name, rules, spans, input } = parameter;
+  const { name, rules, spans, input, places } = parameter;
   const key = `s${index}-p${desk.which}`;
   const inner = rules.filter((rule) => !isOutside(rule));
   const lines = inner.map((rule, k) => ({
@@ -81,11 +81,11 @@ function parameterBlock(stage, index, parameter, desk) {
     },
   ) : null;
   const blocks = lines.map((line) => lineBlock(line, name, desk));
-  const outside = outsideFields({ key, name, rules, input }, values, desk);
+  const outside = outsideFields({ key, name, rules, input, places }, values, desk);
   return {
     element: h("div", { class: "ms-parameter" },
       (input || name !== "t") && h("h4", {}, input && swatch(desk.colour(input)), input ? `${name} of ${desk.label(input)}` : name),
-      curve && curve.box, blocks.map((block) => block.element), outside.element),
+      curve && curve.box, blocks.map((block) => block.element), places.length > 0 && outside.element),
     refresh() {
       if (curve) curve.update();
       blocks.forEach((block) => block.refresh());
@@ -105,7 +105,7 @@ function changeCount(line, desk, kind, k, change) {
   desk.tell(`${line.title}: ${isMore ? before + 1 : before - 1} anchors, evenly spaced over the layers.`);
 }
 
-function outsideFields({ key, name, rules, input }, values, desk) {
+function outsideFields({ key, name, rules, input, places }, values, desk) {
   const owner = [desk.title, input && desk.label(input)].filter(Boolean).join(", ");
   const inherited = (place) => {
     const rows = desk.preview()?.rows || [], at = rows.indexOf(place.row), found = values();
@@ -114,7 +114,7 @@ function outsideFields({ key, name, rules, input }, values, desk) {
     return main ? number(main.anchors[0]) : "";
   };
   const own = (place) => rules.find((rule) => rule.filter === place.filter);
-  const cells = OUTSIDE.map((place) => {
+  const cells = places.map((place) => {
     const set = (value) => desk.edit(`${key}-${place.row}`, () => setOutside(rules, place.filter, value));
     const { field, show } = numberField({
       key: `${key}-${place.row}`, label: `${owner}, ${place.title}, ${name}`,

@@ -78,7 +78,6 @@ async function upload() {
   if (file.size > 200000) { say(`${file.name} has ${bytes(file.size)}; a recipe has at most 200 kB.`); return; }
   const answer = await ask("read_yaml", { text: await file.text(), file: file.name });
   if (answer.error) { say(answer.error); return; }
-  message.replaceChildren();
   load(answer.recipe, { file: file.name, layers: page.layers });
   if (answer.warnings.length) message.replaceChildren(h("ul", { class: "ms-warn" }, answer.warnings.map((line) => h("li", {}, line))));
 }
@@ -113,7 +112,7 @@ function refresh() {
 let basisKey = "";
 function showBasis() { // made anew only where it says something else: fields keep their focus
   const found = page.preview;
-  const key = JSON.stringify(page.error || [found && [found.problem, found.missing, found.basis, found.measuring, found.wanted, found.progress, found.sampled, found.large, found.base_problem, found.note], page.base, page.layers, page.preset, state?.access.owner]);
+  const key = JSON.stringify(page.error || [shapeOf(page.recipe), found && [found.problem, found.missing, found.basis, found.measuring, found.wanted, found.progress, found.sampled, found.large, found.base_problem, found.note], page.base, page.layers, page.preset, state?.access.owner]);
   if (key === basisKey || basis.contains(document.activeElement) && document.activeElement.tagName !== "BUTTON" && basis.dataset.kind === basisKind()) return;
   basisKey = key;
   basis.dataset.kind = basisKind();
@@ -129,7 +128,7 @@ function basisWords() {
   if (found.missing.length) {
     const field = h("input", { type: "number", class: "ms-field", min: 1, max: 400, step: 1, value: page.layers, "aria-label": "Number of layers to assume", "data-key": "layers",
       onchange: () => { const layers = Number(field.value); if (Number.isInteger(layers) && layers >= 1 && layers <= 400) { page.layers = layers; page.depth = layers; page.preview = null; rebuild(); changed(); } else field.value = page.layers; } });
-    return [hint("Linear approximation: the sources are not on this machine. Layers assumed: ", field)];
+    return [hint(`Linear approximation: ${found.missing.length < found.sources.length ? `${found.missing.map(label).join(", ")} ${found.missing.length > 1 ? "are" : "is"}` : "the sources are"} not on this machine. Layers assumed: `, field)];
   }
   if (found.basis === "exact") return [hint("Exact: from the angles between the sources’ tensors.")];
   const isMeasuring = found.progress !== null, part = Math.round(100 * (found.progress || 0)), isEnding = isMeasuring && found.large && !found.wanted;
@@ -158,7 +157,8 @@ async function measure() {
 }
 function baseChoice() { // fine-tunes of one base are nearly parallel: their changes of it say more
   const choose = (base) => { page.base = base; keepDraft(); showBasis(); requestPreview(); };
-  const known = [...new Set([presetOf(page.preset)?.base, ...shipped.map((preset) => preset.base), page.base].filter(Boolean))];
+  const own = page.recipe.stages.filter((stage) => METHODS[stage.method].needs_base).map((stage) => modelsOf(stage)[0]);
+  const known = [...new Set([presetOf(page.preset)?.base, ...own.filter((model) => sources().includes(model)), ...shipped.map((preset) => preset.base), page.base].filter(Boolean))];
   const other = h("input", { type: "text", class: "ms-text", hidden: true, "aria-label": "Folder or Hub name of the common base model", placeholder: "folder or Hub name, then Enter", spellcheck: "false", autocomplete: "off", maxlength: 500,
     onchange: () => { if (other.value.trim()) choose(other.value.trim()); } });
   const select = h("select", { class: "ms-select", id: "ms-base", "data-key": "base", onchange: () => {

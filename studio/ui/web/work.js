@@ -58,6 +58,8 @@ function load(recipe, options) { // options: { preset, file, saved, note, layers
   Object.assign(page, { recipe, origin: copyOf(recipe), preview: null, depth: null, error: "", name: "", preset: null, file: "", saved: "", note: "", base: null }, options);
   lastEdit = { key: null, time: 0 };
   edited = null;
+  checkedShape = "";
+  message.replaceChildren();
   panel.clear();
   fillPicker();
   rebuild();
@@ -143,11 +145,11 @@ async function requestPreview() {
 }
 function checkOnce() { // what the check says does not depend on the numbers
   const found = page.preview;
-  if (!state?.access.owner || !found || found.missing.length || ["running", "cancelling"].includes(state.job.state)) return;
-  const shape = shapeOf(page.recipe);
+  if (!state?.access.owner || !found || ["running", "cancelling"].includes(state.job.state)) return;
+  const shape = `${found.missing} ${shapeOf(page.recipe)}`;
   if (shape === checkedShape) return;
   checkedShape = shape;
-  panel.check();
+  if (found.missing.length) panel.clear(); else panel.check(); // a check of models elsewhere fetches files
 }
 function changed() {
   keepDraft();

@@ -138,6 +138,16 @@ def test_a_stage_that_does_nothing_is_named() -> None:
     assert len(said) == 1 and said[0].startswith("two has little effect")
 
 
+def test_stages_that_do_nothing_share_a_sentence() -> None:
+    text = HOUSE.replace("[0.4, 0.3, 0.25]", "0.01").replace("[0.25, 0.3, 0.5]", "0.02")
+    drawn = charts(shown(near(0.1)[:, :3], text=text))
+    most = max(stage["effect"] for stage in drawn["stages"][:2])
+    assert drawn["words"][-1] == (
+        f"one and two have little effect: each moves the result by at most {100 * most:.0f} % of "
+        "the largest distance between two sources."
+    )
+
+
 def test_words_tell_where_slerp_is_linear_and_the_overall_mix() -> None:
     x = vectors(3, len(SIZES))
     near_parallel = [n for n, name in enumerate(LAYOUT.names) if "mlp" in name]

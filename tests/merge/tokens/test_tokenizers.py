@@ -122,6 +122,14 @@ def test_without_tokenizer_json_the_model_files_count(
     assert (found.warnings == []) == comparable
 
 
+def test_sources_without_a_tokenizer_are_one_warning(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("one", "other", "third")}
+    for path in folders.values():
+        path.mkdir()
+    (warning,) = compare_tokenizers(folders).warnings
+    assert "of one and other and third cannot be compared" in warning
+
+
 def test_no_tokenizer_at_all_is_said(tmp_path: Path) -> None:
     folders = {"one": tmp_path, "other": folder(tmp_path / "2", words("a"))}
     found = compare_tokenizers(folders)
