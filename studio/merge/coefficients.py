@@ -98,8 +98,9 @@ def _stage_values(stage: Stage, layout: Layout) -> dict[str, Floats]:
 def _try(stage: Stage, values: Mapping[str, Floats], count: int) -> None:
     """Apply the method to orthogonal tensors: what fails for them fails for any, known early."""
     inputs = len(stage.models)
+    orthogonal = np.broadcast_to(np.eye(inputs), (count, inputs, inputs))
     try:
-        METHODS[stage.method].coefficients(np.tile(np.eye(inputs), (count, 1, 1)), values)
+        METHODS[stage.method].coefficients(orthogonal, values)
     except StudioError as error:
         raise StudioError(f"stage {stage.title}: {error}") from None
 

@@ -78,11 +78,11 @@ def groups(found: Preview, stage: StageMix) -> dict[str, dict[str, Any]]:
     """{setting: {group: values over the rows}} of the settings that differ within a layer."""
     names, rows = found.layout.rows
     inside = found.layout.layers >= 0
-    member = np.where(inside, found.layout.groups, "")
     differing = {}
     for setting, values in stage.values.items():
         if (np.abs(values - found.by_row(values)[1][rows])[inside] < SAME).all():
             continue
+        member = np.where(inside, found.layout.groups, "")
         parts = [
             means(values, np.where(member == group, rows, -1), len(names), found.sizes)
             for group in SHOWN_GROUPS
