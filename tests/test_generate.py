@@ -15,6 +15,7 @@ from studio.arena.design import Model
 from studio.arena.generate import Ask
 from studio.arena.prompts import Message, Prompt
 from studio.arena.trial import open_trial
+from studio.cli import generate as generate_cli
 from studio.cli.speaking import EngineSpeaker, Start
 from studio.errors import StudioError
 from studio.serve.batch import Completions
@@ -108,15 +109,30 @@ def test_a_short_context_leaves_the_oldest_out_and_says_so() -> None:
         list(EngineSpeaker(engine, used, DEMO, 30).answers([ask()]))
 
 
-def test_a_folder_is_started_by_its_whole_path_and_an_endpoint_by_its_name() -> None:
+def test_a_folder_is_started_by_its_whole_path_and_a_server_found_by_its_url() -> None:
     spec = Start(engine="embedded", max_model_len=64).spec(Model("m", "demo/models/instruct"))
     assert (spec.model, spec.label, spec.max_model_len) == (str(DEMO), "m", 64)
-    remote = Start(url="http://127.0.0.1:1").spec(Model("m", "served-name"))
-    assert (remote.engine, remote.model, remote.url) == (
-        "endpoint",
-        "served-name",
-        "http://127.0.0.1:1",
+    start = Start(
+        endpoints={"m": "http://127.0.0.1:1#served"}, key_of={"http://127.0.0.1:1": "secret"}.get
     )
+    remote = start.spec(Model("m", "demo/models/instruct"))
+    assert (remote.engine, remote.url, remote.model) == ("endpoint", "http://127.0.0.1:1", "served")
+    assert (remote.key, remote.files) == ("secret", "demo/models/instruct")
+    named = start.spec(Model("n", "https://gpu.example/v1"))
+    assert (named.engine, named.url, named.model) == ("endpoint", "https://gpu.example/v1", "")
+    assert (named.key, named.files) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("held", "key"), [(None, None), ("abc", "abc"), ('{"http://a": "x"}', "x"), ("{}", None)]
+)
+def test_keys_of_servers_are_one_or_several(held: str | None, key: str | None) -> None:
+    assert generate_cli._keys(held)("http://a") == key
+
+
+def test_keys_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(StudioError, match="ENDPOINT_KEY begins like JSON and is none"):
+        generate_cli._keys("{abc")
 
 
 EDITED = "{{ bos_token }}{% for m in messages %}Guest: {{ m.content }}\nHost:{% endfor %}"
@@ -218,3 +234,43 @@ def test_generate_and_the_serve_tab_leave_each_other_alone(tmp_path: Path) -> No
         assert [each.name for each in serve.folder.iterdir() if each.is_dir()] == [name]
     finally:
         serve.close()
+
+
+def test_a_server_elsewhere_answers_for_its_model_and_its_key_is_stored_nowhere(
+    tmp_path: Path,
+) -> None:
+    file, data = small_trial(tmp_path), tmp_path / "data"
+    text = file.read_text().replace("prompt_format: edited", "prompt_format: own")
+    file.write_text(text.replace("models/story", "models/roleplay"))
+    elsewhere = Fleet(tmp_path / "elsewhere")
+    try:
+        spec = ModelSpec(model=str(DEMO.with_name("roleplay")), engine="embedded", open_port=True)
+        state = elsewhere.state(ready(elsewhere, spec))
+        command = [*generate_command(file), "--endpoint", f"story={state.url}"]
+        unlocked = {**os.environ, "STUDIO_DATA": str(data), "ENDPOINT_KEY": str(state.key)}
+        wrong = {**unlocked, "ENDPOINT_KEY": "x" * 40}
+        refused, done = (
+            subprocess.run(command, cwd=ROOT, env=each, capture_output=True, text=True, timeout=110)
+            for each in (wrong, unlocked)
+        )
+    finally:
+        elsewhere.close()
+    assert refused.returncode == 2 and "the engine's key is missing or wrong" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    found = open_trial(Path(json.loads(done.stdout.splitlines()[-1])["path"])).answers().values()
+    asked = {a.model: (a.identity["engine"], a.prompt_format[:4]) for a in found}
+    assert asked == {"instruct": ("embedded", "own:"), "story": ("endpoint", "own:")}
+    assert len(found) == 18
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and not [p for p in files if str(state.key).encode() in p.read_bytes()]
+
+
+def test_a_server_for_a_model_that_the_trial_has_not_is_refused(tmp_path: Path) -> None:
+    command = [*generate_command(small_trial(tmp_path)), "--endpoint", "tale=http://127.0.0.1:1"]
+    environment = {**os.environ, "STUDIO_DATA": str(tmp_path / "data")}
+    Formats(tmp_path / "data" / "serve").save("demo/models/story", edited(EDITED, [], None))
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 2
+    assert "write LABEL=URL with one of the labels instruct, story" in done.stderr

@@ -51,7 +51,8 @@ class Format:
 class Model:
     """One model of a trial.
 
-    `label` names it in ratings and reports. `source` is a folder, a Hub id or an endpoint.
+    `label` names it in ratings and reports. `source` is a folder, a Hub id or the URL of a server
+    that has it, with #NAME if that has several.
     `prompt_format` is the name of a chat template, or one that is written out; None is the model's
     own.
     """

@@ -39,7 +39,8 @@ def ready(fleet: "Fleet", name: str, say: Say) -> "EngineState":
     """The same for an engine that has to be ready; raises StudioError with the reason if not."""
     state = settled(fleet, name, say)
     if state.phase != "ready":
-        raise StudioError(f"{state.spec.name}: {state.problem or state.phase}")
+        name, problem = state.spec.name, state.problem or state.phase
+        raise StudioError(problem if problem.startswith(name) else f"{name}: {problem}")
     return state
 
 
@@ -61,7 +62,8 @@ class Turns:
         from studio.serve.planning.models import is_here
 
         for spec in map(self._start.spec, models):
-            lent = self._fleet.borrow(spec) if is_here(spec.model) else None
+            is_elsewhere = spec.engine == "endpoint"
+            lent = None if is_elsewhere or not is_here(spec.model) else self._fleet.borrow(spec)
             if lent is None:
                 self._fleet.placed(spec)
             else:
@@ -108,19 +110,22 @@ class Turns:
 
     def _is_alike(self, state: "EngineState", spec: "ModelSpec") -> bool:
         """Whether the model would be held in this engine as in one of its own."""
-        if state.phase != "ready" or not state.can_switch or state.identity is None:
+        if state.phase != "ready" or not state.can_switch or state.spec.engine != spec.engine:
             return False
+        assert state.identity is not None
         return _held(self._fleet.identity(spec)) == _held(state.identity)
 
     def _started(self, spec: "ModelSpec") -> "EngineState":
         if self._engine is not None:  # it must be gone first: its memory is needed
             self._fleet.stop(self._engine)
             self._fleet.wait(self._engine, ("stopped", "failed"))
-        self._say(f"{spec.name}: an engine is started for it")
+        is_elsewhere = spec.engine == "endpoint"
+        told = f"is asked at {spec.url}" if is_elsewhere else "an engine is started for it"
+        self._say(f"{spec.name}: {told}")
         self._engine = self._fleet.start(self._fleet.placed(spec))
         return ready(self._fleet, self._engine, self._say)
 
 
 def _held(identity: "Identity") -> "Identity":
     """How a model is held, whichever it is."""
-    return dataclasses.replace(identity, label="", fingerprint=None)
+    return dataclasses.replace(identity, label="", fingerprint=None, ends=())

@@ -1,23 +1,26 @@
 """The command that makes a trial's answers: generate."""
 
 import argparse
+import json
 import os
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.cli.arena import load_trial
 from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
 from studio.cli.progress import emit
+from studio.errors import StudioError
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
     from studio.arena.generate import Progress
     from studio.arena.trial import Trial
 
-TRIAL_HELP = "a design (TRIAL.yaml), or the folder of a trial"
 KEY_VARIABLE = "ENDPOINT_KEY"
+TRIAL_HELP = "a design (TRIAL.yaml), or the folder of a trial"
 SECONDS_BETWEEN = 1.0
 
 
@@ -27,8 +30,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = command.add_argument
     add("trial", type=Path, metavar="TRIAL", help=TRIAL_HELP)
     add("--out", type=Path, metavar="DIR", help="the folder of all trials, default DATA/trials")
-    add("--engine", choices=("vllm", "embedded", "endpoint"), help="default: vllm if installed")
-    add("--url", default="", help=f"of an endpoint; its key comes from {KEY_VARIABLE}")
+    add("--engine", choices=("vllm", "embedded"), help="default: vllm if installed")
+    add(
+        "--endpoint",
+        action="append",
+        default=[],
+        metavar="LABEL=URL",
+        help="a server that has this model, with #NAME if it has several; its key is read from "
+        f"{KEY_VARIABLE}, or several as JSON: an object of keys by URL",
+    )
     add("--tensor-parallel-size", "--tp", type=int, default=1, metavar="N", help="GPUs per model")
     add("--quantisation", "--quantization", metavar="NAME", help="on-line, e.g. fp8_per_tensor")
     add("--max-model-len", type=int, metavar="N", help="tokens of prompt and answer together")
@@ -54,8 +64,8 @@ def _generate(parsed: argparse.Namespace) -> int:
         tensor_parallel_size=parsed.tensor_parallel_size,
         quantisation=parsed.quantisation,
         max_model_len=parsed.max_model_len,
-        url=parsed.url,
-        key=os.environ.get(KEY_VARIABLE),
+        endpoints=_endpoints(parsed.endpoint, trial),
+        key_of=_keys(os.environ.get(KEY_VARIABLE)),
     )
     data = read_settings(os.environ).data_dir
     fleet = Fleet(data / "engines", adopts=False)
@@ -72,6 +82,34 @@ def _generate(parsed: argparse.Namespace) -> int:
         fleet.close()
     show.done()
     return 0
+
+
+def _endpoints(given: Sequence[str], trial: "Trial") -> dict[str, str]:
+    """URLs by the labels of models; raises StudioError for a label that the trial has not."""
+    from studio.cli.speaking import is_url
+
+    labels = [model.label for model in trial.design.models]
+    found = {}
+    for each in given:
+        label, _, url = each.partition("=")
+        if label not in labels or not is_url(url):
+            raise StudioError(
+                f'--endpoint "{each}": write LABEL=URL with one of the labels {", ".join(labels)}'
+            )
+        found[label] = url
+    return found
+
+
+def _keys(held: str | None) -> Callable[[str], str | None]:
+    """What gives a server's key by its URL: the one that is held, or one of several."""
+    if held is None or not held.startswith("{"):
+        return lambda url: held
+    try:
+        return dict(json.loads(held)).get
+    except ValueError as error:
+        raise StudioError(
+            f"{KEY_VARIABLE} begins like JSON and is none; give a key, or an object of keys by URL"
+        ) from error
 
 
 def _begun(parsed: argparse.Namespace) -> "Trial":

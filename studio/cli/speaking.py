@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from studio.arena.answers import Generated
 from studio.arena.design import Model
@@ -17,35 +17,47 @@ if TYPE_CHECKING:
     from studio.serve.batch import Completions, Request
     from studio.serve.engine import Completion, Engine
     from studio.serve.formats import Format
-    from studio.serve.processes.spec import ModelSpec
+    from studio.serve.processes.spec import EngineKind, ModelSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Start:
     """How the models of a trial are started, all alike; the fields are ModelSpec's.
 
-    `engine` None takes vLLM where it is installed. `url` and `key` are an endpoint's.
+    `engine` None takes vLLM where it is installed. `endpoints`: by label, the URL of a server that
+    runs elsewhere and has the model, with #NAME if it has several. A model whose source is such a
+    URL needs none. `key_of` gives the key of a server by its URL.
     """
 
-    engine: str | None = None
+    engine: "EngineKind | None" = None
     tensor_parallel_size: int = 1
     quantisation: str | None = None
     max_model_len: int | None = None
-    url: str = ""
-    key: str | None = dataclasses.field(default=None, repr=False)
+    endpoints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    key_of: Callable[[str], str | None] = lambda url: None
 
     def spec(self, model: Model) -> "ModelSpec":
         """The engine to be for one model."""
         from studio.serve.processes.machine import default_engine
         from studio.serve.processes.spec import ModelSpec
 
-        values: dict[str, Any] = dataclasses.asdict(self)
-        if self.engine is None:
-            values["engine"] = "endpoint" if self.url else default_engine()
         source = model.source
-        local = Path(source).is_dir() and values["engine"] != "endpoint"
-        name = str(Path(source).absolute()) if local else source
-        return ModelSpec(model=name, label=model.label, **values)
+        where = self.endpoints.get(model.label) or (source if is_url(source) else None)
+        if where is not None:
+            url, _, name = where.partition("#")
+            key = self.key_of(url)
+            files = "" if is_url(source) else source
+            return ModelSpec(
+                model=name, label=model.label, engine="endpoint", url=url, key=key, files=files
+            )
+        return ModelSpec(
+            model=str(Path(source).absolute()) if Path(source).is_dir() else source,
+            label=model.label,
+            engine=self.engine or default_engine(),
+            tensor_parallel_size=self.tensor_parallel_size,
+            quantisation=self.quantisation,
+            max_model_len=self.max_model_len,
+        )
 
 
 class EngineSpeaker:
@@ -65,8 +77,8 @@ class EngineSpeaker:
     ) -> None:
         self._engine, self._used, self._folder, self._room = engine, used, folder, room
         self._kept = kept
-        about = {k: v for k, v in dataclasses.asdict(engine.identity).items() if v is not None}
-        self.identity: Mapping[str, str] = {name: str(value) for name, value in about.items()}
+        about = dataclasses.asdict(engine.identity) | {"ends": _numbers(engine.identity.ends)}
+        self.identity: Mapping[str, str] = {k: str(v) for k, v in about.items() if v is not None}
         self.prompt_format = _format_name(used)
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Generated]]:
@@ -106,6 +118,10 @@ class EngineSpeaker:
         return Request(self._written(ask.prompt, fitted.messages), sampling)
 
 
+def _numbers(ids: Sequence[int]) -> str | None:
+    return ", ".join(map(str, ids)) or None
+
+
 def _generated(completion: "Completion", request: "Request", fitted: Fitted) -> Generated:
     return Generated(
         text=completion.text,
@@ -123,6 +139,11 @@ def _format_name(used: "Format") -> str:
     if used.name not in ("own", "edited"):
         return used.name
     return f"{used.name}:{hashlib.sha256(used.template.encode()).hexdigest()[:8]}"
+
+
+def is_url(source: str) -> bool:
+    """Whether a model's source is a server that runs elsewhere."""
+    return source.startswith(("http://", "https://"))
 
 
 def format_of(model: Model, folder: Path | None, say: Callable[[str], None]) -> "Format":

@@ -3,6 +3,7 @@
 import threading
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 
@@ -14,7 +15,7 @@ from studio.serve.probe import probe
 from studio.serve.processes.board import Board
 from studio.serve.processes.exchange import Exchange
 from studio.serve.processes.meter import Meter
-from studio.serve.special_tokens import SpecialTokens, end_tokens, tokens_of
+from studio.serve.special_tokens import end_tokens, tokens_of
 
 LOOK_SECONDS = 2.0
 
@@ -64,12 +65,19 @@ class Remote:
             client = self._address.client()
             with client:
                 self._name, longest = model_there(client, spec.model)
-                ends, self._tokens = _tokens_of(spec.model or self._name)
+                folder = _folder_of(spec.files or spec.model or self._name)
+                ends = end_tokens(folder) if folder else ()
+                self._tokens = tokens_of(folder) if folder else NO_TOKENS
                 identity = Identity(spec.label or self._name, "endpoint", ends=ends)
                 with closing(Endpoint(self._address, identity, name=self._name)) as trial:
                     probe(trial)
                 self.board.move(
-                    ("starting",), "ready", identity=identity, max_model_len=longest, url=spec.url
+                    ("starting",),
+                    "ready",
+                    identity=identity,
+                    max_model_len=longest,
+                    url=spec.url,
+                    model_path=str(folder or ""),
                 )
                 self._watch(client)
         except StudioError as error:
@@ -92,13 +100,12 @@ class Remote:
                     self.board.note(load=replace(self.board.state.load, tokens_per_second=None))
 
 
-def _tokens_of(model: str) -> tuple[tuple[int, ...], SpecialTokens]:
-    """The model's end tokens and special tokens, if its small files are on this machine."""
+def _folder_of(model: str) -> Path | None:
+    """The folder of the model's small files, None if they are not on this machine."""
     try:
-        folder = config_folder(model)
-        return (end_tokens(folder), tokens_of(folder)) if folder else ((), NO_TOKENS)
-    except StudioError:  # the server's name for it is no folder and no Hub id: nothing is known
-        return (), NO_TOKENS
+        return config_folder(model)
+    except StudioError:  # the server's name for it is no folder and no Hub id
+        return None
 
 
 def model_there(client: httpx2.Client, wanted: str) -> tuple[str, int | None]:

@@ -21,7 +21,8 @@ class ModelSpec:
     `gpu_memory_utilization` leaves, on a CPU None is 1. `enforce_eager`: start fast, answer
     slower; None: only on a CPU. `idle_minutes`: stop by itself when unused for so long. `keep`: go
     on when the studio ends, for the next one to find. `open_port`: listen on a port of 127.0.0.1
-    for other programs, instead of a private socket. `url` and `key`: an endpoint's.
+    for other programs, instead of a private socket. `url` and `key`: an endpoint's; `files`: the
+    folder or Hub id of its model's tokenizer and templates, if that is not its name there.
     """
 
     model: str
@@ -41,6 +42,7 @@ class ModelSpec:
     open_port: bool = False
     url: str = ""
     key: str | None = field(default=None, repr=False)
+    files: str = ""
 
     def __post_init__(self) -> None:
         """Raise StudioError naming every value that cannot be."""

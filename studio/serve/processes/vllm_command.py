@@ -14,7 +14,7 @@ ENTRY = ROOT / "studio" / "serve" / "plugin" / "entry"
 SERVED_NAME = "model"  # says nothing: which model it is, the studio knows
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 # Of the studio's own environment, what is no business of an engine.
-OWNERS_SECRETS = ("STUDIO_OWNER_TOKEN",)
+OWNERS_SECRETS = ("STUDIO_OWNER_TOKEN", "ENDPOINT_KEY")
 
 
 @dataclass(frozen=True, slots=True)

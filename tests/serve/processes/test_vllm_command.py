@@ -106,7 +106,12 @@ def test_embedded_command() -> None:
 
 
 def test_environment_of_vllm_on_a_cpu() -> None:
-    base = {"PATH": "/bin", "STUDIO_OWNER_TOKEN": "s" * 16, "PYTHONPATH": "/own"}
+    base = {
+        "PATH": "/bin",
+        "STUDIO_OWNER_TOKEN": "s" * 16,
+        "ENDPOINT_KEY": "k",
+        "PYTHONPATH": "/own",
+    }
     assert environment(spec(kv_cache_gib=3), PLACE, CPU, base) == {
         "PATH": "/bin",
         "PYTHONPATH": f"{ROOT}:{ENTRY}:/own",
