@@ -220,9 +220,11 @@ def _prompt(prompt: Prompt) -> str:
             "The result has no chat template, because the base has none and the recipe names none. "
             "Prompt it in the format its sources were trained on."
         )
-    name = chat_template.name_of(prompt.template)
-    text = f"The chat template is Merge Studio's {code(name)}." if name else "The chat template is "
-    text += "" if name else f"in {code(chat_template.FILE)} or {code(chat_template.CONFIG)}."
+    if name := chat_template.name_of(prompt.template):
+        text = f"The chat template is Merge Studio's {code(name)}."
+    else:
+        places = f"{code(chat_template.FILE)} or {code(chat_template.CONFIG)}"
+        text = f"The chat template is in {places}."
     try:
         example = chat_template.render(prompt.template, prompt.tokens)
     except StudioError as error:

@@ -16,9 +16,10 @@ from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.merge.report import FILE as REPORT
 from studio.merge.report import make_report, report_text
 from studio.merge.tokens.tokenizer_files import changed_files
+from studio.weights.checkpoint import INDEX, SAFETENSORS
 from studio.weights.strict_json import parse_object
 
-INDEX = "model.safetensors.index.json"
+INDEX_FILE = SAFETENSORS + INDEX
 CARD = "README.md"
 RECIPE = "recipe.yaml"
 # Taken from the base as they are. Python files are left: the result must not run a source's code.
@@ -46,7 +47,7 @@ def write_companions(
     prompt = Prompt(template or chat_template.of_folder(base), chat_template.special_tokens(base))
     files = {"config.json": _json(dict(plan.config))}
     if len(plan.shards) > 1:
-        files[INDEX] = _json(_index(plan))
+        files[INDEX_FILE] = _json(_index(plan))
     changed = changed_files(paths, plan.alignment) if plan.alignment else {}
     files |= _tokenizer(base, template, changed)
     files[RECIPE] = dump_recipe(plan.recipe).encode()

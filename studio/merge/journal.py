@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,12 +90,12 @@ class Journal:
             raise StudioError(f"{self._folder}: another merge has just finished here")
 
     def _restore(self) -> None:
-        plan, records, size = _read(self._path.read_bytes())
-        if plan != self._fingerprint:
+        content = _read(self._path.read_bytes())
+        if content.plan != self._fingerprint:
             self._start_afresh()
             return
-        self.records = records
-        os.ftruncate(self._file, size)
+        self.records = content.records
+        os.ftruncate(self._file, content.size)
         os.lseek(self._file, 0, os.SEEK_END)
 
     def _start_afresh(self) -> None:
@@ -138,23 +138,34 @@ class Journal:
 
 def plan_of(path: Path) -> str | None:
     """The fingerprint of the plan that the journal at `path` belongs to; None if it is torn."""
-    return _read(path.read_bytes())[0]
+    return _read(path.read_bytes()).plan
 
 
-def _read(data: bytes) -> tuple[str | None, list[ShardRecord], int]:
-    """Plan, finished shards, and the bytes before the first line that is torn or no entry."""
-    plan, records, size = None, [], 0
+@dataclass(slots=True)
+class _Content:
+    """A journal's plan, finished shards, and bytes before the first line that is torn or no entry.
+
+    `plan` is None where the first line is such a one.
+    """
+
+    plan: str | None = None
+    records: list[ShardRecord] = field(default_factory=list)
+    size: int = 0
+
+
+def _read(data: bytes) -> _Content:
+    found = _Content()
     for line in data.split(b"\n")[:-1]:  # behind the last newline is nothing, or a torn line
         try:
             entry = json.loads(line)
-            if plan is None:
-                plan = str(entry["plan"])
+            if found.plan is None:
+                found.plan = str(entry["plan"])
             else:
-                records.append(_record(entry))
+                found.records.append(_record(entry))
         except (ValueError, KeyError, TypeError):
             break
-        size += len(line) + 1
-    return plan, records, size
+        found.size += len(line) + 1
+    return found
 
 
 def _record(entry: dict[str, Any]) -> ShardRecord:

@@ -15,7 +15,7 @@ from studio.merge.layout import Layout
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.merge.tokens.alignment import Alignment
-from studio.weights.checkpoint import Checkpoint
+from studio.weights.checkpoint import SAFETENSORS, Checkpoint
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.header import TensorInfo, make_header
 from studio.weights.rows import Run
@@ -191,7 +191,7 @@ def shards_of(jobs: Sequence[TensorJob], limit: int) -> tuple[ShardJob, ...]:
     count = len(groups)
     files = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     if count == 1:
-        files = ["model.safetensors"]
+        files = [SAFETENSORS]
     return tuple(
         ShardJob(file, tuple(sorted(group, key=lambda job: -ITEMSIZE[job.dtype])))
         for file, group in zip(files, groups, strict=True)

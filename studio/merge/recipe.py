@@ -1,6 +1,6 @@
 """A recipe: stages of merging, from source models to one result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from studio.errors import StudioError
@@ -154,46 +154,46 @@ def anchors(recipe: Recipe) -> tuple[float, ...]:
 
     Switches and fixed numbers are not among them.
     """
-    return tuple(value for rule in _rules(recipe) for value in rule.anchors)
+    found: list[float] = []
+
+    def note(rule: Rule) -> Rule:
+        found.extend(rule.anchors)
+        return rule
+
+    _with_rules(recipe, note)
+    return tuple(found)
 
 
 def with_anchors(recipe: Recipe, values: Sequence[float]) -> Recipe:
     """The recipe with the numbers of `anchors(recipe)` replaced by `values`, in that order."""
     left = iter(values)
+    renewed = _with_rules(
+        recipe, lambda rule: replace(rule, anchors=tuple(next(left) for _ in rule.anchors))
+    )
+    assert next(left, None) is None, "as many values as anchors"
+    return renewed
 
-    def renew(settings: Settings, method: str) -> Settings:
-        tuned = {
-            name: tuple(Rule(tuple(next(left) for _ in r.anchors), r.filter) for r in parameter)
-            for name, parameter in _tunable(settings, method).items()
-        }
-        return {**settings, **tuned}
+
+def _with_rules(recipe: Recipe, renew: Callable[[Rule], Rule]) -> Recipe:
+    """The recipe with each rule that tuning may change renewed, always in the same order."""
+
+    def renewed(settings: Settings, method: str) -> Settings:
+        tuned = _tunable(settings, method).items()
+        return {**settings, **{name: tuple(map(renew, rules)) for name, rules in tuned}}
 
     stages = []
     for stage in recipe.stages:
         slices = []
         for part in stage.slices:
             inputs = tuple(
-                replace(entry, settings=renew(entry.settings, stage.method))
+                replace(entry, settings=renewed(entry.settings, stage.method))
                 for entry in part.inputs
             )
-            slices.append(replace(part, inputs=inputs, settings=renew(part.settings, stage.method)))
-        settings = renew(stage.settings, stage.method)
+            settings = renewed(part.settings, stage.method)
+            slices.append(replace(part, inputs=inputs, settings=settings))
+        settings = renewed(stage.settings, stage.method)
         stages.append(replace(stage, slices=tuple(slices), settings=settings))
-    assert next(left, None) is None, "as many values as anchors"
     return replace(recipe, stages=tuple(stages))
-
-
-def _rules(recipe: Recipe) -> list[Rule]:
-    """All rules in the order in which `with_anchors` renews them."""
-    found: list[Rule] = []
-    for stage in recipe.stages:
-        levels: list[Settings] = []
-        for part in stage.slices:
-            levels += [*(entry.settings for entry in part.inputs), part.settings]
-        for settings in (*levels, stage.settings):
-            tuned = _tunable(settings, stage.method).values()
-            found += [rule for parameter in tuned for rule in parameter]
-    return found
 
 
 def _tunable(settings: Settings, method: str) -> Settings:

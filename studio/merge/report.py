@@ -9,10 +9,11 @@ import numpy as np
 
 from studio import __version__
 from studio.merge.coefficients import StageMix
+from studio.merge.geometry.frame import degrees
 from studio.merge.geometry.preview import Preview, preview
 from studio.merge.gradient import Floats
 from studio.merge.journal import ShardRecord, TensorRecord
-from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
+from studio.merge.methods.slerp import SLERP, is_linear
 from studio.merge.plan import Plan
 from studio.merge.recipe_files.recipe_dump import dump_recipe, fingerprint
 from studio.weights.dtypes import TORCH_NAMES
@@ -87,7 +88,7 @@ def _sources(plan: Plan) -> list[dict[str, Any]]:
 def _linear(plan: Plan, seen: Preview) -> dict[str, Floats]:
     """For each slerp stage, 1 for the tensors (T,) whose inputs are too close to parallel."""
     return {
-        mix.title: (np.abs(mix.cosine) > LINEAR_ABOVE).astype(float)
+        mix.title: is_linear(mix.cosine).astype(float)
         for stage, mix in zip(plan.recipe.stages, seen.stages, strict=True)
         if stage.method == SLERP.name and mix.cosine is not None
     }
@@ -123,7 +124,7 @@ def _tensors(
         }
         entry |= _settings(seen.stages, row)
         cosines = {mix.title: mix.cosine[row] for mix in seen.stages if mix.cosine is not None}
-        angles = {title: np.degrees(np.arccos(cos)) for title, cos in cosines.items()}
+        angles = {title: degrees(cos) for title, cos in cosines.items()}
         entry["cosine"] = {title: round(float(cos), 9) for title, cos in cosines.items()}
         entry["angles"] = {title: _short(angle) for title, angle in angles.items()}
         entry["norm"] = _short(norms[row])

@@ -7,6 +7,7 @@ from typing import Any
 
 from studio.errors import StudioError
 from studio.merge import report
+from studio.merge.companions import INDEX_FILE
 from studio.merge.compare import value_of
 from studio.merge.layout import Layout, is_head
 from studio.merge.recipe_files.recipe_dump import fingerprint as recipe_fingerprint
@@ -20,7 +21,6 @@ from studio.weights.values import all_finite
 from studio.weights.writer import digest_file
 
 CHUNK = 4 << 20  # elements looked at together
-INDEX = "model.safetensors.index.json"
 SHOWN = 3
 
 
@@ -107,24 +107,26 @@ class _Verification:
 
     def index(self) -> None:
         """The index names the tensors that are there, where they are."""
-        path = self._folder / INDEX
+        path = self._folder / INDEX_FILE
         if not path.is_file():
             if len(self._records) > 1:
-                self.problems.append(f"{INDEX} is missing, so tools cannot find the weights")
+                self.problems.append(f"{INDEX_FILE} is missing, so tools cannot find the weights")
             return
         index, problems = read_object(path), []
         noted = index.get("weight_map")
         actual = {name: info.file.name for name, info in self._tensors.items()}
         if not isinstance(noted, dict):
-            problems.append(f"{INDEX}: weight_map is {shown(noted)}")
+            problems.append(f"{INDEX_FILE}: weight_map is {shown(noted)}")
         elif wrong := sorted(n for n in noted.keys() | actual if noted.get(n) != actual.get(n)):
-            problems.append(f"{INDEX} and the shards disagree about {_listing(wrong)}")
+            problems.append(f"{INDEX_FILE} and the shards disagree about {_listing(wrong)}")
         total = sum(info.nbytes for info in self._tensors.values())
         metadata = index.get("metadata")
         if not isinstance(metadata, dict) or metadata.get("total_size") != total:
-            problems.append(f"{INDEX}: metadata is {shown(metadata)}, total_size should be {total}")
+            problems.append(
+                f"{INDEX_FILE}: metadata is {shown(metadata)}, total_size should be {total}"
+            )
         self.problems += problems
-        self._note(f"{INDEX}: {len(actual)} tensors, {total:,} bytes", problems)
+        self._note(f"{INDEX_FILE}: {len(actual)} tensors, {total:,} bytes", problems)
 
     def config(self) -> None:
         """config.json tells the truth about the weights: layers, rows, head, dtype."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.json"
-SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"  # of a single file
+INDEX = ".index.json"  # behind it: which of several files holds which tensor
 # What a folder may hold, the first one wins: its only file, and how its files are read.
 _FORMATS: tuple[tuple[str, Callable[[Path], dict[str, TensorInfo]]], ...] = (
     (SAFETENSORS, read_header),
@@ -82,7 +83,7 @@ def weight_files(folder: Path) -> list[str] | None:
     Raises StudioError for an index that is damaged.
     """
     for name, _ in _FORMATS:
-        index = folder / f"{name}.index.json"
+        index = folder / (name + INDEX)
         if index.exists():
             return sorted(set(_weight_map(index).values()))
         if (folder / name).exists():
@@ -92,7 +93,7 @@ def weight_files(folder: Path) -> list[str] | None:
 
 def _find_tensors(folder: Path) -> dict[str, TensorInfo]:
     for name, read in _FORMATS:
-        index = folder / f"{name}.index.json"
+        index = folder / (name + INDEX)
         if index.exists():
             return _indexed_tensors(index, read)
         if (folder / name).exists():
@@ -134,7 +135,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise StudioError(f"{index}: weight_map is {shown(weight_map)}; download the file again")
-    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    suffix = Path(index.name.removesuffix(INDEX)).suffix
     for name, file in weight_map.items():
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(suffix):
             raise StudioError(

@@ -75,6 +75,7 @@ def folder_here(model: str) -> Path | None:
 
 
 def _cached(model: str) -> Path | None:
+    _keep_quiet()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -93,8 +94,6 @@ def fetch(model: str, files: Sequence[str], on_bytes: Callable[[int], None]) -> 
     `on_bytes` raises, ends the download as soon as the files under way have got their next
     megabytes. Raises StudioError if the Hub does not give them.
     """
-    from huggingface_hub.utils._xet import abort_xet_session
-
     blobs = small_files(model).parents[1] / "blobs"
     before, ended, is_over = _size(blobs), threading.Event(), False
     with ThreadPoolExecutor(1) as pool:
@@ -108,6 +107,8 @@ def fetch(model: str, files: Sequence[str], on_bytes: Callable[[int], None]) -> 
         finally:
             ended.set()
             if not download.done():
+                from huggingface_hub.utils._xet import abort_xet_session
+
                 abort_xet_session()  # type: ignore[no-untyped-call]
     download.result()
 
@@ -160,11 +161,9 @@ def _snapshot(model: str, patterns: tuple[str, ...], ended: threading.Event | No
 
     Gives up, with KeyboardInterrupt, when `ended` is set.
     """
+    _keep_quiet()
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     name, _, revision = model.partition("@")
     with _clear_errors(model):
         return Path(
@@ -175,6 +174,18 @@ def _snapshot(model: str, patterns: tuple[str, ...], ended: threading.Event | No
                 tqdm_class=_bar(ended or threading.Event()),
             )
         )
+
+
+def _keep_quiet() -> None:
+    """Let the Hub's client tell nobody of this machine, and show bars on terminals only.
+
+    It reads its environment once, when it is first imported.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def _bar(ended: threading.Event) -> "type[tqdm]":
@@ -193,7 +204,6 @@ def _bar(ended: threading.Event) -> "type[tqdm]":
 @contextmanager
 def _clear_errors(model: str) -> Iterator[None]:
     """What goes wrong between here and the Hub, as StudioError."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import httpx2
     from huggingface_hub.errors import HFValidationError
 

@@ -1,4 +1,4 @@
-"""Gram matrix and mix of torch tensors on any device: on GPUs, and in workers that have torch.
+"""Gram matrix and mix of torch tensors, on any device.
 
 On the CPU `cpu_kernels` does the same faster, and its mix gives the same bits.
 """
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studio.weights.dtypes import TORCH
-from studio.weights.gram import SHORT, NonFinite, from_difference_basis
+from studio.weights.gram import SHORT, NonFinite
 from studio.weights.pages import Flat
 
 BLOCK = 4096  # elements whose products are added in fp32
@@ -29,22 +29,14 @@ class Scratch:
         self.values = torch.empty(max(count, 2), self.chunk, dtype=torch.float32, device=device)
 
 
-def gram(tensors: Sequence[Tensor], scratch: Scratch | None = None) -> NDArray[np.float64]:
-    """The (n, n) Gram matrix of n tensors of one element count and any float types.
-
-    Raises NonFinite if a tensor holds NaN, infinity or a value beyond fp32.
-    """
-    scratch = scratch or Scratch(len(tensors))
-    return from_difference_basis(partial_gram(tensors, 0, tensors[0].numel(), scratch))
-
-
 def partial_gram(
     tensors: Sequence[Tensor], start: int, stop: int, scratch: Scratch
 ) -> NDArray[np.float64]:
     """The (n, n) Gram matrix of the elements start … stop - 1, in the difference basis.
 
-    The sum over ranges is the whole; to get the same bits, add the same ranges in the same order.
-    Raises NonFinite as `gram` does.
+    Of tensors of one element count and any float types. The sum over ranges is the whole; to get
+    the same bits, add the same ranges in the same order. Raises NonFinite if a tensor holds NaN,
+    infinity or a value beyond fp32.
     """
     flat = [tensor.reshape(-1)[start:stop] for tensor in tensors]
     buffer = scratch.values[: len(flat)]

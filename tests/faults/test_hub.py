@@ -372,6 +372,20 @@ def test_an_interrupted_download_ends_at_once_and_leaves_nothing(
     assert sum(file.stat().st_size for file in blobs.iterdir()) < 1_000_000
 
 
+def test_the_client_is_told_to_be_quiet_before_it_is_imported(tmp_path: Path, remote: Hub) -> None:
+    code = (
+        "from studio.weights import hub; hub.folder_here('a/b')\n"
+        "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(**online(remote, tmp_path / "home")),
+    )
+    assert run.stdout == "True\n", run.stderr
+
+
 def test_a_header_longer_than_the_first_part_is_read_whole(tmp_path: Path, remote: Hub) -> None:
     extra = {f"model.{'x' * 200}.{number}.scale": torch.ones(1) for number in range(400)}
     folders = write_sources(tmp_path / "wide", layers=2, extra=extra)

@@ -183,7 +183,7 @@ def test_body_tells_sources_directions_recipe_and_version(house: Finished) -> No
         "`Xwin-LM/Xwin-LM-70B-V0.1` (the t = 1 end)"
     )
     assert first in card
-    assert "2. **final**: slerp from `first` (the t = 0 end)" in card
+    assert "2. **Result**: slerp from `first` (the t = 0 end)" in card
     for source in house.plan.sources:
         assert source.fingerprint() in card
         assert f"](https://huggingface.co/{source.label})" in card
@@ -202,7 +202,7 @@ parameters: {{weight: 0.5}}
 """
     a, b, c = (write_model(tmp_path / name, seed) for seed, name in enumerate("abc"))
     card = card_of(finish(tmp_path, (a, b, c), recipe=recipe))
-    assert f"1. **final**: task_arithmetic of `{b}`, `{c}` on the base `{a}`\n" in card
+    assert f"1. **Result**: task_arithmetic of `{b}`, `{c}` on the base `{a}`\n" in card
 
 
 def table(card: str, title: str) -> Mapping[str, list[str]]:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from studio.errors import StudioError
 from studio.merge import mixing
 from studio.merge import run as run_module
-from studio.merge.geometry.measure import exact_preview, measure
+from studio.merge.coefficients import solve
+from studio.merge.geometry.measure import measure
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.journal import Journal
 from studio.merge.output import partial_folder
@@ -76,7 +77,7 @@ def weights_in(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_result_is_the_mix_of_the_sources(tmp_path: Path, plan: Plan) -> None:
-    coefficients = exact_preview(plan, measure(plan)).stages[-1].weights
+    coefficients = solve(plan.recipe, measure(plan), plan.settings)[-1].weights
     merged = weights_in(merge(plan, tmp_path / "out", ignore))
     assert set(merged) == set(plan.sources[0].tensors)
     for row, name in enumerate(plan.layout.names):

@@ -11,13 +11,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
 from studio.weights.gram import SHORT, NonFinite, from_difference_basis
-from studio.weights.torch_kernels import BLOCK, CHUNK, Scratch, gram, partial_gram
+from studio.weights.torch_kernels import BLOCK, CHUNK, Scratch, partial_gram
 
 
 def normal(
     shape: int | tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def gram(tensors: Sequence[Tensor], scratch: Scratch | None = None) -> np.ndarray:
+    """Of whole tensors."""
+    scratch = scratch or Scratch(len(tensors))
+    return from_difference_basis(partial_gram(tensors, 0, tensors[0].numel(), scratch))
 
 
 def exact(tensors: Sequence[Tensor]) -> np.ndarray:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from studio.merge.coefficients import StageMix
+from studio.merge.geometry.frame import degrees
 from studio.merge.geometry.preview import Preview, means
 from studio.merge.geometry.uncertainty import Errors
 from studio.merge.geometry.words import in_words
 from studio.merge.gradient import Floats
 from studio.merge.layout import Integers
-from studio.merge.methods.slerp import LINEAR_ABOVE, SLERP
+from studio.merge.methods.slerp import SLERP, is_linear
 
 DECIMALS = 5
 SAME = 1e-9
@@ -69,8 +70,7 @@ def stage_lists(found: Preview, number: int) -> dict[str, Any]:
     if measured and cosine is not None:
         data["degrees"] = plain(found.by_row(degrees(cosine))[1])
     if found.is_measured and is_slerp and stage.cosine is not None:
-        linear = np.abs(stage.cosine) > LINEAR_ABOVE
-        data["linear_share"] = plain(np.average(linear, weights=found.sizes))
+        data["linear_share"] = plain(np.average(is_linear(stage.cosine), weights=found.sizes))
     return data
 
 
@@ -145,12 +145,6 @@ def tensor_table(found: Preview) -> dict[str, Any]:
     layers = (None if layer < 0 else int(layer) for layer in found.layout.layers)
     heads = zip(found.layout.names, layers, found.sizes.astype(int).tolist(), numbers, strict=True)
     return {"columns": columns, "rows": [[n, layer, size, *rest] for n, layer, size, rest in heads]}
-
-
-def degrees(cosine: Floats) -> Floats:
-    """The angle in degrees."""
-    angle: Floats = np.degrees(np.arccos(cosine))
-    return angle
 
 
 def plain(values: Any) -> Any:

@@ -114,6 +114,12 @@ def ratio_or_nan(above: Floats, below: Floats) -> Floats:
     return found
 
 
+def degrees(cosine: Floats) -> Floats:
+    """The angle in degrees."""
+    angle: Floats = np.degrees(np.arccos(cosine))
+    return angle
+
+
 def _cosine(inner: Floats, norms: Floats) -> Floats:
     cosine: Floats = np.clip(ratio_or_nan(inner, norms), -1.0, 1.0)
     return cosine

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from studio.merge.geometry.grams import Grams, jobs_of
-from studio.merge.geometry.preview import Preview, models_of, preview
+from studio.merge.geometry.preview import models_of
 from studio.merge.gradient import Floats, constant
 from studio.merge.methods.linear import LINEAR
 from studio.merge.mixing import Mixer
@@ -43,11 +43,6 @@ def _measure(plan: Plan, jobs: Sequence[TensorJob], on_tensor: Callable[[int], N
     with Mixer(plan) as mixer:
         records = mixer.measure(jobs, on_tensor)
     return np.array([records[job.name].gram for job in jobs])
-
-
-def exact_preview(plan: Plan, gram: Floats) -> Preview:
-    """What the merge does to each tensor; `gram`: from `measure`."""
-    return preview(plan.recipe, plan.layout, [job.numel for job in jobs_of(plan)], gram)
 
 
 def measuring(recipe: Recipe, base: str | None, folders: Mapping[str, str] | None = None) -> Recipe:

@@ -186,7 +186,7 @@ def _estimate(
     steps[(steps.sum(axis=2) > 0) != (size < _pooled(size, modules))[:, None]] *= -1
     return Estimate(
         gram=from_difference_bases(means * scale[:, None, None]),
-        deviations=from_difference_bases(_square(steps, means.shape[1])),
+        deviations=from_difference_bases(_symmetric(steps, means.shape[1])),
         part=min(1.0, float(read.sum() / max(numel.sum(), 1))),
     )
 
@@ -216,7 +216,7 @@ def _entries(grams: Floats) -> Floats:
     return found
 
 
-def _square(entries: Floats, size: int) -> Floats:
+def _symmetric(entries: Floats, size: int) -> Floats:
     """The inverse of `_entries`."""
     found = np.zeros((*entries.shape[:-1], size, size))
     lower, upper = np.tril_indices(size)

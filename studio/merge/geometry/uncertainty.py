@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from studio.merge.coefficients import solve
-from studio.merge.geometry.frame import Frame
+from studio.merge.geometry.frame import Frame, degrees
 from studio.merge.geometry.preview import Preview
 from studio.merge.gradient import Floats
 
@@ -39,14 +39,13 @@ def errors(found: Preview, deviations: Floats) -> Errors:
         variance = np.nan_to_num((steps**2).sum(axis=1))
         return SIDES * _row_deviation(found, variance)
 
-    degrees: list[Floats | None] = []
+    angles: list[Floats | None] = []
     for cosine, centre in zip(moved.stage_cosines, found.stage_cosines, strict=True):
         if cosine is None or centre is None:
-            degrees.append(None)
+            angles.append(None)
         else:
-            angles, angle = np.degrees(np.arccos(cosine)), np.degrees(np.arccos(centre))
-            degrees.append(half_width(angles, angle)[:, 0])
-    return Errors(half_width(moved.shares, found.shares), degrees)
+            angles.append(half_width(degrees(cosine), degrees(centre))[:, 0])
+    return Errors(half_width(moved.shares, found.shares), angles)
 
 
 def _moved(found: Preview, deviations: Floats) -> Preview:

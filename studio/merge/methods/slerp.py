@@ -13,11 +13,17 @@ so a zero tensor has cos = 0.
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from studio.merge.gradient import Floats
 from studio.merge.methods.method import Method, Setting, cosine
 
 LINEAR_ABOVE = 0.9995
+
+
+def is_linear(cos: Floats) -> NDArray[np.bool_]:
+    """Whether two inputs are so close to parallel, or opposite, that SLERP mixes them linearly."""
+    return np.asarray(np.abs(cos) > LINEAR_ABOVE)
 
 
 def coefficients(gram: Floats, values: Mapping[str, Floats]) -> Floats:
@@ -27,7 +33,7 @@ def coefficients(gram: Floats, values: Mapping[str, Floats]) -> Floats:
     """
     t = values["t"]
     cos = cosine(gram)
-    linear = np.abs(cos) > LINEAR_ABOVE
+    linear = is_linear(cos)
     angle = np.arccos(np.where(linear, 0.0, cos))
     spherical = np.stack([np.sin((1 - t) * angle), np.sin(t * angle)], axis=1)
     spherical /= np.sin(angle)[:, None]

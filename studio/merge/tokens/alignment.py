@@ -62,11 +62,6 @@ class Alignment:
         """Of the result."""
         return len(self.tokens)
 
-    @property
-    def measured_rows(self) -> int:
-        """Of the result, and those that only measuring needs."""
-        return self.runs[-1].at + self.runs[-1].count
-
     @cached_property
     def present(self) -> dict[int, tuple[int, ...]]:
         """The sources that have the tokens of each group."""

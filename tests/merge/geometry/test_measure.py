@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from studio.errors import StudioError
-from studio.merge.geometry.measure import exact_preview, measure
+from studio.merge.geometry.grams import jobs_of
+from studio.merge.geometry.measure import measure
+from studio.merge.geometry.preview import preview
 from tests.faults.merging import plan_for, write_recipe, write_sources
 
 
@@ -18,7 +20,8 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_similarities_and_norms_are_those_of_the_tensors(recipe: Path) -> None:
     plan = plan_for(recipe)
-    found = exact_preview(plan, measure(plan))
+    sizes = [job.numel for job in jobs_of(plan)]
+    found = preview(plan.recipe, plan.layout, sizes, measure(plan))
     weights = found.stages[-1].weights
     for row, name in enumerate(plan.layout.names):
         x = torch.stack([s.load(name).double().flatten() for s in plan.sources]).numpy()
