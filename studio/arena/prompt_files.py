@@ -140,8 +140,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _csv(text: str, origin: str) -> list[Record]:
     """Columns by name. Cells of the columns messages and constraints hold JSON, tags are split at
-    semicolons, whole numbers and true and false are read as such, and an empty cell is left out."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    semicolons, whole numbers and true and false are read as such, and an empty cell is left out.
+    Where the first line has no comma, semicolons or tabs part the cells, as some spreadsheets write
+    them."""
+    head = text.partition("\n")[0]
+    parting = next((mark for mark in ",;\t" if mark in head), ",")
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=parting, strict=True)
     records: list[Record] = []
     try:
         names = [name.strip() for name in next(rows, [])]

@@ -126,11 +126,13 @@ def _cautions(results: Results) -> list[str]:
         )
     if noise.identical and noise.called_ties < noise.identical:
         lines.append(
-            f"Of {noise.identical} pairs of one and the same answer {noise.called_ties} were "
-            "called a tie."
+            f"One answer on both sides was called a tie {noise.called_ties} of {noise.identical} "
+            "times."
         )
     if results.amendments:
-        lines.append(f"The design was amended {len(results.amendments)} time(s): see below.")
+        count = len(results.amendments)
+        times = "once" if count == 1 else f"{count} times"
+        lines.append(f"The design was amended {times}: see below.")
     if results.alpha > 0 and results.unsealed:
         lines.append(
             f"{results.unsealed} of {results.plan.prompts} prompts are not from the sealed split."

@@ -84,6 +84,21 @@ def test_prompt_from_data_reads_what_as_data_gave() -> None:
         assert prompt_from_data(prompt.as_data(), "pack") == prompt
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_load_prompts_reads_csv_of_other_spreadsheets(tmp_path: Path, mark: str) -> None:
+    lines = ("id,category,prompt,tags", 'x,c,"Sing, please; a short, happy song",', "y,c,Row,")
+    first, second = load_prompts(
+        write(tmp_path, "p.csv", "\r\n".join(swap(line, mark) for line in lines))
+    )
+    assert first.messages[-1].content == "Sing, please; a short, happy song"
+    assert second.id == "y"
+
+
+def swap(line: str, mark: str) -> str:
+    """The commas between cells, but not within quotes, replaced."""
+    return mark.join(re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', line))
+
+
 def test_load_prompts_reads_csv(tmp_path: Path) -> None:
     text = (
         "id,category,prompt,constraints,tags,max_tokens,sealed\r\n"

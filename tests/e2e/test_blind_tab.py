@@ -447,12 +447,27 @@ def test_pack_and_character_card_are_taken_in(
     rate(page, f"pack-{made.hash[:16]}")
     expect(page.locator(".bl-count")).to_have_text("1 of 2")
 
-    picture = tmp_path / "mira.png"
-    pixels = chunk(b"IDAT", b"\0" * 2_000_000)  # which need not travel
-    picture.write_bytes(png(pixels, TEXT))
     page.get_by_role("button", name="‹ Trials").click()
     page.get_by_role("button", name="New trial").click()
     expect(page.get_by_text("demo.yaml")).to_be_visible()
+    mine = tmp_path / "my prompts (1).csv"
+    for content, told in (
+        (b"id,category,prompt\nx,c\n", "my-prompts-1-.csv, line 2: 2 cells where the first line"),
+        ("id,category,prompt\nx,c,Grüß Gott\n".encode("latin-1"), "is not UTF-8 text"),
+        (b"id;category;prompt\nx;c;Hello there\n", ""),
+        (b"id;category;prompt\nx;c;Hello again\n", "my-prompts-1-.csv is replaced"),
+    ):
+        mine.write_bytes(content)
+        page.get_by_label("Prompt file to upload").set_input_files(mine)
+        if told:
+            expect(page.get_by_text(told)).to_be_in_viewport()
+        else:
+            expect(page.get_by_text("my-prompts-1-.csv")).to_be_visible()
+    expect(page.locator("[data-file='my-prompts-1-.csv']")).to_have_count(1)
+
+    picture = tmp_path / "mira.png"
+    pixels = chunk(b"IDAT", b"\0" * 2_000_000)  # which need not travel
+    picture.write_bytes(png(pixels, TEXT))
     page.get_by_label("Character card to upload").set_input_files(picture)
     page.get_by_label("What is said to the character of mira.png").fill("Who are you?\nWhy?")
     page.get_by_role("button", name="Make prompts of it").click()

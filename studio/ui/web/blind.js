@@ -75,7 +75,7 @@ function trialCard(trial, owner) {
     h("div", { class: "bl-card-head" }, h("h3", {}, trial.name), trial.ready && h("span", { class: "ms-chip" }, "ready to rate"), owner && trial.pack && h("span", { class: "ms-chip ms-quiet" }, "pack"), owner && trial.open && !known.access.open && h("span", { class: "ms-chip ms-quiet" }, "open for raters")),
     trial.problem && alertBox(trial.problem),
     lacking && h("p", { class: "ms-hint" }, `${trial.answers} of ${trial.needed} answers are made.`),
-    isMine && live && generationView(job, () => tellOr("cancel", { number: job.number })),
+    isMine && live && !trial.ready && generationView(job, () => tellOr("cancel", { number: job.number })),
     isMine && job.state === "failed" && [alertBox(job.error), job.talk.length > 0 && h("pre", { class: "ms-soft" }, job.talk.join("\n"))],
     isMine && job.state === "cancelled" && lacking && h("p", { class: "ms-hint" }, "Stopped. What is made is kept; Generate goes on from there."),
     say,

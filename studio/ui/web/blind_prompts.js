@@ -1,10 +1,11 @@
 // The prompts of a new trial: the files there are, and files and character cards to upload.
-// desk: { changed(), say(problem) }
+// desk: { changed() }
 const SPLITS = [["", "all of them"], ["true", "only the sealed split: for a verdict"], ["false", "only the open split: for tuning"]];
 
 function promptList(desk) {
   const files = h("div", { class: "bl-files", role: "group", "aria-label": "Files of prompts" });
-  const news = h("div", { "aria-live": "polite" });
+  const news = h("div", { "aria-live": "assertive" });
+  const say = (problem) => news.replaceChildren(alertBox(problem));
   const choose = (label, accept, take) => {
     const input = h("input", { type: "file", accept, class: "ms-hidden", tabindex: -1, "aria-label": label, onchange: () => {
       const file = input.files[0];
@@ -37,7 +38,6 @@ function promptList(desk) {
       about.problem ? h("p", { class: "ms-hint ms-error" }, about.problem) : parts.length > 1 && h("details", { class: "ms-details" }, h("summary", {}, `${parts.length} categories`), h("div", { class: "ms-row" }, parts)));
   }
   function take(about, words) {
-    desk.say("");
     const fresh = row(about, true), old = [...files.children].find((each) => each.dataset.file === about.file);
     if (old) old.replaceWith(fresh);
     else files.append(fresh);
@@ -45,20 +45,22 @@ function promptList(desk) {
     desk.changed();
   }
   async function upload(file) {
-    if (file.size > 900000) { desk.say(`${file.name} has ${bytes(file.size)}; a prompt file has at most 900 kB.`); return; }
-    const answer = await ask("upload", { file: file.name, text: await file.text() });
-    if (answer.error) desk.say(answer.error);
+    if (file.size > 900000) { say(`${file.name} has ${bytes(file.size)}; a prompt file has at most 900 kB.`); return; }
+    let text;
+    try { text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()); } catch { say(`${file.name} is not UTF-8 text; save it as UTF-8.`); return; }
+    const answer = await ask("upload", { file: file.name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.-]+/, ""), text });
+    if (answer.error) say(answer.error);
     else take(answer, answer.replaced && `${answer.file} is replaced by the new file.`);
   }
   async function readCard(file) {
     const data = new Uint8Array(await file.arrayBuffer()), words = wordsOfPicture(data);
-    if (words.length > 600000) { desk.say(`${file.name} holds ${bytes(words.length)} of text; a card may have 600 kB.`); return; }
+    if (words.length > 600000) { say(`${file.name} holds ${bytes(words.length)} of text; a card may have 600 kB.`); return; }
     const encoded = await asBase64(new Blob([words]));
     cardBox.hidden = false;
     cardBox.replaceChildren(h("label", { class: "ms-label", for: "bl-said" }, `What is said to the character of ${file.name}`), said, fieldOf("Name of the one who speaks", user),
       h("div", { class: "ms-row" }, small("Make prompts of it", async () => {
         const answer = await ask("upload_card", { file: file.name, data: encoded, requests: said.value.split("\n"), user: user.value });
-        if (answer.error) { desk.say(answer.error); return; }
+        if (answer.error) { say(answer.error); return; }
         cardBox.hidden = true;
         take(answer, answer.notes.join("; "));
       })));

@@ -22,7 +22,7 @@ function resultsView(desk) {
     drawn = charts.map(chartView);
     box.replaceChildren(
       h("section", { class: "ms-card" }, h("h3", {}, "Verdict"), h("p", { class: "bl-sentence" }, words[0]), words.slice(1).map((line) => h("p", {}, line)),
-        h("p", { class: "ms-hint" }, `Planned: ${found.plan.votes} votes on ${found.plan.prompts} prompts; error rate ${100 * found.alpha} %. Design ${found.hash.slice(0, 12)}.`),
+        h("p", { class: "ms-hint" }, `Planned: ${found.plan.votes} votes on ${found.plan.prompts} prompts${found.alpha ? `; error rate ${number(100 * found.alpha)} %` : ""}. Design ${found.hash.slice(0, 12)}.`),
         h("div", { class: "ms-row" }, file("report", "Report (HTML)"), file("votes", "Votes that count (CSV)"), file("ratings", "All ratings (CSV)"), copyButton(card, "paragraph for the model card"), merges.map(intoCard))),
       ...charts.map(({ title, note }, index) => h("section", { class: "ms-card" }, h("h3", {}, title), h("p", { class: "ms-hint" }, note), drawn[index].box)),
       h("section", { class: "ms-card" }, h("h3", {}, "Comparisons"), comparisonTable(parts)),
@@ -85,7 +85,7 @@ function noiseLines(found) {
   if (noise.repeats) lines.push(`Asked again with sides swapped, the verdict was the same ${noise.same} of ${noise.repeats} times.`);
   if (noise.identical) lines.push(`One answer on both sides was called a tie ${noise.called_ties} of ${noise.identical} times.`);
   if (noise.shared) lines.push(`Several raters judged ${noise.shared} of the same pairs and agreed on ${noise.agreeing}${noise.alpha === null ? "" : `; Krippendorff’s alpha ${number(noise.alpha)}`}.`);
-  for (const [why, count] of Object.entries(excluded)) lines.push(`${count} votes are left out: ${why}.`);
+  for (const [why, count] of Object.entries(excluded)) lines.push(`Votes left out, ${why}: ${count}.`);
   return lines;
 }
 

@@ -15,7 +15,7 @@ function setupView(desk) {
   const count = (id, value, min, max, step = 1) => h("input", { type: "number", class: "ms-field", id, value, min, max, step, oninput: plan });
   const pick = (id, options) => h("select", { class: "ms-select", id, onchange: plan }, optionsOf(options));
 
-  const prompts = promptList({ changed: plan, say });
+  const prompts = promptList({ changed: plan });
   const name = text("bl-trial-name", { maxlength: 63, value: freeTrialName(desk.taken()) });
   const project = text("bl-project", { maxlength: 63, value: "default" });
   const rows = h("div", { class: "bl-models" });
