@@ -41,7 +41,8 @@ def _linear(stages: Sequence[dict[str, Any]]) -> list[str]:
     if not titles:
         return []
     where = ", ".join(f"in {part} parameters of {_listed(of)}" for part, of in titles.items())
-    return [f"SLERP is linear where its inputs are nearly parallel (cos > 0.9995): {where}."]
+    why = "the weights of its inputs are nearly parallel (cos > 0.9995)"
+    return [f"SLERP is linear where {why}: {where}."]
 
 
 def _little(stages: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Recipes as plain JSON for the page, and back; what comes back is checked like a file."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -53,7 +54,20 @@ def _as_read(recipe: Recipe) -> Recipe:
 
 @lru_cache(maxsize=64)
 def _read(numbered: _Numbered) -> Recipe:
-    return load_recipe(dump_recipe(numbered.recipe), "recipe")
+    text = dump_recipe(numbered.recipe)
+    try:
+        return load_recipe(text, "recipe")
+    except StudioError as error:
+        raise StudioError(_by_stage(str(error), text, numbered.recipe), error.data) from None
+
+
+def _by_stage(message: str, text: str, recipe: Recipe) -> str:
+    """What is wrong with the stage, instead of with a line of a file that nobody sees."""
+    place = re.match(r"recipe, line (\d+): ", message)
+    if place is None:
+        return message
+    stage = recipe.stages[text.split("\n")[: int(place[1])].count("---")]
+    return f"stage {stage.title}: {message[place.end() :]}"
 
 
 def _count_rules(stages: Sequence[Stage]) -> int:

@@ -46,7 +46,7 @@ function stageEditor(stage, index, desk) {
       h("span", { class: "ms-space" }),
       !isResult && h("button", { type: "button", class: "ms-button ms-small ms-danger", "aria-label": `Delete ${title}`, onclick: () => {
         desk.setEdited(null, true);
-        rework(() => deleteStage(desk.recipe(), index));
+        rework(() => deleteStage(desk.recipe(), index), `s${index}-edit`);
         desk.tell(`${title} is deleted; what used it takes ${inputs[0]} instead. Undo brings it back.`);
       } }, "Delete stage")));
 }
@@ -68,6 +68,6 @@ function inputRow(stage, index, k, model, desk) {
   } }, group("Stages", stages), group("Models", models), h("option", { value: "" }, "Another model …"));
   select.value = model;
   const drop = METHODS[stage.method].inputs === null && stage.slices[0].inputs.length > (METHODS[stage.method].least || 1) && h("button", { type: "button", class: "ms-icon", "aria-label": `${title}: remove ${place}`, title: "Remove this input",
-    onclick: () => desk.edit(null, () => removeInput(stage, k), { rebuild: true }) }, "×");
+    onclick: () => desk.edit(null, () => removeInput(stage, k), { rebuild: true, focus: `s${index}-in${Math.max(0, k - 1)}` }) }, "×");
   return h("div", { class: "ms-row ms-input" }, h("span", { class: "ms-label ms-place" }, place), swatch(desk.colour(model)), select, other, drop);
 }

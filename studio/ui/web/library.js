@@ -43,7 +43,9 @@ function makeLibrary(desk) {
       return;
     }
     const answer = await ask("delete_recipe", { name: entry.name });
-    if (answer.error) told.replaceChildren(alertBox(answer.error)); else adopt(answer);
+    if (answer.error) { told.replaceChildren(alertBox(answer.error)); return; }
+    adopt(answer);
+    name.focus(); // the button is gone with its entry
   }
   function adopt(answer) {
     entries = answer.entries;

@@ -158,7 +158,7 @@ def test_words_tell_where_slerp_is_linear_and_the_overall_mix() -> None:
         [part] * 3, abs=1e-5
     )
     assert drawn["words"][1:] == [
-        "SLERP is linear where its inputs are nearly parallel (cos > 0.9995): "
+        "SLERP is linear where the weights of its inputs are nearly parallel (cos > 0.9995): "
         f"in {100 * part:.0f} % of the parameters of one, two and Result."
     ]
     best = int(np.argmax(drawn["overall"]))

@@ -161,3 +161,13 @@ def test_visitors_may_use_shipped_models_only() -> None:
 def test_every_shipped_recipe_loads_with_the_demo_first() -> None:
     assert next(iter(presets())) == "demo"
     assert all(len(preset.recipe.stages) == 3 for preset in presets().values())
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_is_wrong_is_told_of_its_stage(number: int) -> None:
+    data = recipe_to_json(DEMO)
+    data["stages"][number]["method"], data["stages"][number]["settings"] = "model_stock", {}
+    with pytest.raises(StudioError) as told:
+        recipe_from_json(data)
+    title = DEMO.stages[number].title
+    assert str(told.value).startswith(f"stage {title}: models: model_stock takes at least 3 models")
