@@ -8,15 +8,7 @@ do the same, or the prompt begins with two BOS tokens.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import cache
 from pathlib import Path
-from typing import Any
-
-from jinja2 import TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from studio.errors import StudioError, nearest
 from studio.weights.strict_json import read_object
@@ -114,19 +106,14 @@ def render(
 
     `tokens`: from `special_tokens`.
     """
+    from studio.jinja import fill  # most merges render nothing
+
+    variables = {"messages": [dict(message) for message in messages], **tokens}
     try:
-        return (
-            _environment()
-            .from_string(template)
-            .render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                **tokens,
-            )
-        )
-    except TemplateSyntaxError as error:
+        return fill(template, variables | {"add_generation_prompt": add_generation_prompt})
+    except SyntaxError as error:
         raise StudioError(
-            f"the chat template is not valid Jinja (line {error.lineno}: {error.message}); "
+            f"the chat template is not valid Jinja (line {error.lineno}: {error.msg}); "
             "mend it or use one of the studio's templates by name"
         ) from error
     except Exception as error:  # a template is foreign code: it can raise anything
@@ -147,36 +134,3 @@ def _check(template: str, tokens: Mapping[str, str]) -> None:
 def _tokenizer_config(folder: Path) -> dict[str, object]:
     path = folder / CONFIG
     return read_object(path) if path.is_file() else {}
-
-
-class _Generation(Extension):
-    """transformers' {% generation %} … {% endgeneration %}: marks answers, prints its content."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    """What transformers offers to a template."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
-def _raise(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    """Plain JSON: Jinja's own filter would escape it for HTML."""
-    import json
-
-    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -19,7 +19,8 @@ class Ahead:
 
     At least one is, and more while the sources of all those that are not yet `finish`ed fit
     `budget` bytes: they are kept in memory from the measuring to the end.
-    `start(job, keep)` begins to measure a tensor, `record` awaits it.
+    `start(job, keep)` begins to measure a tensor, `record` awaits it, `close` begins to let go of
+    its sources.
     """
 
     def __init__(
@@ -28,12 +29,14 @@ class Ahead:
         budget: int,
         start: Callable[[TensorJob, bool], tuple[Inputs, Pieces]],
         record: Callable[[TensorJob, Pieces], TensorRecord],
+        close: Callable[[Inputs], Future[None]],
     ) -> None:
         self._jobs, self._waiting, self._budget = jobs, deque(jobs), budget
-        self._start, self._record = start, record
+        self._start, self._record, self._close = start, record, close
         self._started: deque[tuple[TensorJob, Pieces]] = deque()
         self._kept: dict[str, int] = {}
         self._inputs: dict[str, Inputs] = {}
+        self._closing: dict[str, Future[None]] = {}
         self.records: dict[str, TensorRecord] = {}
 
     def measured(self, job: TensorJob) -> tuple[Inputs, list[list[float]]]:
@@ -41,10 +44,10 @@ class Ahead:
         self._await(job)
         return self._inputs[job.name], self.records[job.name].by_group
 
-    def finish(self, job: TensorJob) -> Inputs | None:
-        """Forget the sources of a job that is mixed, for the caller to close; its record stays."""
-        self._kept.pop(job.name, None)
-        return self._inputs.pop(job.name, None)
+    def finish(self, job: TensorJob) -> None:
+        """Let go of the sources of a job that is mixed; its record stays."""
+        if inputs := self._inputs.pop(job.name, None):
+            self._closing[job.name] = self._close(inputs)
 
     def all_records(self) -> dict[str, TensorRecord]:
         """The records of all the jobs, those without elements among them."""
@@ -74,5 +77,8 @@ class Ahead:
             self._started.append((job, pieces))
 
     def _has_room(self, job: TensorJob) -> bool:
+        for name in [name for name, closing in self._closing.items() if closing.done()]:
+            del self._closing[name]
+            self._kept.pop(name, None)
         used = sum(self._kept.values())
         return used + job.source_bytes <= self._budget and len(self._kept) < MOST_TENSORS

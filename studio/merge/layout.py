@@ -80,9 +80,9 @@ class Layout:
 
     def subset(self, names: Sequence[str]) -> "Layout":
         """The layout of some of the tensors, in the order of this one."""
-        kept = np.isin(np.array(self.names), np.array(names))
-        ordered = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
-        return Layout(ordered, self.layers[kept], self.num_layers)
+        wanted = set(names)
+        kept = [row for row, name in enumerate(self.names) if name in wanted]
+        return Layout(tuple(self.names[row] for row in kept), self.layers[kept], self.num_layers)
 
 
 def place(name: str, layer: int) -> Place:

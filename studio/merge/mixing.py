@@ -60,6 +60,7 @@ class Mixer:
         self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="mix")
         self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._closer = ThreadPoolExecutor(1, thread_name_prefix="close")
         self._buffers: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
         for _ in range(plan.workers + budget.SPARE_BUFFERS):
             self._buffers.put(Buffer())
@@ -68,7 +69,7 @@ class Mixer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in (self._workers, self._writer, self._reader):
+        for pool in (self._workers, self._writer, self._reader, self._closer):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def write(
@@ -91,7 +92,7 @@ class Mixer:
             pending.popleft()
             for segment in block.segments:
                 if segment.stop == segment.job.numel:
-                    self._finish(segment.job, ahead)
+                    ahead.finish(segment.job)
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
         with ShardFile(path, size) as file:
@@ -115,11 +116,6 @@ class Mixer:
         if job.name not in self._plan.row_of:
             return Inputs(job, keep=False), None
         return ahead.measured(job)
-
-    def _finish(self, job: TensorJob, ahead: Ahead) -> None:
-        """Let go of a job's sources: not in this thread, as it takes milliseconds."""
-        if inputs := ahead.finish(job):
-            self._reader.submit(inputs.close)
 
     def _fill(
         self, file: ShardFile, block: Block, work: Sequence[Work], buffer: Buffer
@@ -178,13 +174,14 @@ class Mixer:
         ahead = self._ahead(jobs)
         for job in jobs:
             ahead.measured(job)
-            self._finish(job, ahead)
+            ahead.finish(job)
             on_tensor(job.source_bytes)
         return ahead.all_records()
 
     def _ahead(self, jobs: Sequence[TensorJob]) -> Ahead:
         mixed = [job for job in jobs if job.name in self._plan.row_of]
-        return Ahead(mixed, budget.for_sources(self._plan), self._start, self._record)
+        room = budget.for_sources(self._plan)
+        return Ahead(mixed, room, self._start, self._record, self._close)
 
     def _start(self, job: TensorJob, keep: bool) -> tuple[Inputs, Pieces]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
@@ -196,6 +193,10 @@ class Mixer:
             for start in range(0, max(job.measured, 1), PIECE)
         ]
         return inputs, pieces
+
+    def _close(self, inputs: Inputs) -> Future[None]:
+        """Let go of a job's sources: not in this thread, as it takes milliseconds."""
+        return self._closer.submit(inputs.close)
 
     def _piece(
         self, job: TensorJob, inputs: Inputs, start: int, shape: tuple[int, int, int]

@@ -7,7 +7,8 @@ Making one takes 10 to 20 ms, once a process for each combination of dtypes; cal
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, wraps
+from threading import Lock
 from typing import Any
 
 from llvmlite import binding as llvm
@@ -27,7 +28,19 @@ _STORED = {"BF16": _I16, "F16": _HALF, "F32": _SINGLE, "F64": _DOUBLE}
 _engines: list[Any] = []  # own the machine code
 
 
-@cache
+def _made_once(make: Callable[..., Callable[..., Any]]) -> Callable[..., Callable[..., Any]]:
+    """`functools.cache`, but who wants what another thread is making waits for that."""
+    cached, making = cache(make), Lock()
+
+    @wraps(make)
+    def made(*wanted: Any) -> Callable[..., Any]:
+        with making:
+            return cached(*wanted)
+
+    return made
+
+
+@_made_once
 def gram_loop(kinds: tuple[str, ...], lanes: int) -> Callable[..., None]:
     """loop(sources, count, total): add the inner products of the sources to `total`.
 
@@ -76,7 +89,7 @@ def gram_loop(kinds: tuple[str, ...], lanes: int) -> Callable[..., None]:
     return _compiled(builder, None)
 
 
-@cache
+@_made_once
 def mix_loop(kinds: tuple[str, ...], kind: str, lanes: int) -> Callable[..., int]:
     """loop(sources, weights, count, out): write the weighted sums; the largest magnitude's bits.
 

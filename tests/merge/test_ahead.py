@@ -1,5 +1,6 @@
 """How far the measuring runs ahead: within the memory it is given, and with few open files."""
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,18 @@ def jobs(*sizes: int) -> list[TensorJob]:
 
 
 class Watched:
-    """An Ahead that only notes which tensors it started, kept and recorded, in order."""
+    """An Ahead that only notes which tensors it started, kept and recorded, in order.
 
-    def __init__(self, wanted: list[TensorJob], budget: int) -> None:
+    `closes`: whether what was finished is ever let go of.
+    """
+
+    def __init__(self, wanted: list[TensorJob], budget: int, *, closes: bool = True) -> None:
+        self.closes = closes
         self.started: list[str] = []
         self.recorded: list[str] = []
         self.kept: dict[str, int] = {}
         self.most_bytes = self.most_kept = self.most = 0
-        self.ahead = Ahead(wanted, budget, self._start, self._record)
+        self.ahead = Ahead(wanted, budget, self._start, self._record, self._close)
 
     def _start(self, job: TensorJob, keep: bool) -> tuple[Inputs, Pieces]:
         self.started.append(job.name)
@@ -44,10 +49,17 @@ class Watched:
         self.recorded.append(job.name)
         return TensorRecord([], [float(len(self.recorded))])
 
+    def _close(self, inputs: Inputs) -> Future[None]:
+        closing: Future[None] = Future()
+        if self.closes:
+            closing.set_result(None)
+        return closing
+
     def use(self, job: TensorJob) -> list[float]:
         """Measure a job and mix it."""
         _, (weights,) = self.ahead.measured(job)
-        self.kept.pop(job.name, None)
+        if self.closes:
+            self.kept.pop(job.name, None)
         self.ahead.finish(job)
         return weights
 
@@ -99,3 +111,11 @@ def test_without_a_budget_one_tensor_is_measured_ahead_and_none_is_kept() -> Non
 
 def test_no_tensors_no_records() -> None:
     assert Watched([], 100).ahead.all_records() == {}
+
+
+def test_sources_count_until_they_are_let_go_of() -> None:
+    wanted = jobs(*[2 * MB] * 20)
+    watched = Watched(wanted, 5 * MB, closes=False)
+    for job in wanted:
+        watched.use(job)
+    assert len(watched.recorded) == 20 and watched.most_bytes == 4 * MB
