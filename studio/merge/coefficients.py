@@ -8,6 +8,7 @@ result of a recipe of any depth is Σ w_i x_i, with w found from G and the setti
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _stage_values(stage: Stage, layout: Layout) -> dict[str, Floats]:
         found = np.full((len(layout.names), columns), np.nan)
         for number, part in enumerate(stage.slices):
             rows = np.flatnonzero(part_of == number)
-            tensors = [layout.names[row] for row in rows]
+            tensors = list(compress(layout.names, part_of == number))
             positions = _positions(part, layout, rows)
             for column in range(setting.skips_base, columns):
                 levels = _levels(stage, part, name, column if setting.per_input else None)

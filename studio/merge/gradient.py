@@ -53,7 +53,8 @@ def evaluate(levels: Sequence[Parameter], tensors: Sequence[str], positions: Flo
     values = np.full(len(tensors), np.nan)
     open_ = np.ones(len(tensors), dtype=bool)
     for rule in (rule for level in levels for rule in level):
-        hit = open_ & np.array([rule.matches(name) for name in tensors], dtype=bool)
+        matching = True if rule.filter is None else [rule.matches(name) for name in tensors]
+        hit = open_ & np.array(matching)
         values[hit] = at(rule.anchors, positions[hit])
         open_ &= ~hit
     return values

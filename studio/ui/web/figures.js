@@ -165,13 +165,14 @@ function heatFigure(found, desk, width, seen, what) {
   const table = isAngle ? angle[what] : distance[Number(what)];
   const rows = layers.map((layer) => `layer ${layer}`);
   const axis = { ...layerAxis(rows, width, seen).axis, range: [-0.5, layers.length - 0.5] };
+  const gap = layers.length > 40 ? 0 : 1; // without gaps Plotly draws the cells as one picture, twice as fast
   const names = modules.map((module) => module.replace(/^self_attn\./, "").replace(/^mlp\./, "").replace("_layernorm", " norm").replace("post_attention", "post-attn"));
   return {
     traces: [{
       type: "heatmap", x: layers, y: names, z: modules.map((_, k) => table.map((row) => row[k])), customdata: modules,
       colorscale: ["ground", "low", "high", "top"].map((name, k) => [k / 3, tone(`var(--ms-heat-${name})`)]),
       hovertemplate: isAngle ? "layer %{x}, %{y}: %{z:.3~g}°<extra></extra>" : "layer %{x}, %{y}: %{z:.3~p}<extra></extra>", hoverongaps: false,
-      xgap: layers.length > 40 ? 0 : 1, ygap: 1,
+      xgap: gap, ygap: gap,
       colorbar: { thickness: 9, outlinewidth: 0, len: 1, x: 1.01, tickfont: { color: tone("var(--ms-soft)"), size: 12 }, nticks: 5, ...(isAngle ? { ticksuffix: "°" } : { tickformat: ".0%" }) },
     }],
     layout: { xaxis: axis, yaxis: { autorange: "reversed", automargin: true, ticks: "" }, hovermode: "closest", margin: { l: 76, r: 6 }, uirevision: layers.length },
