@@ -11,13 +11,18 @@ from studio.serve.engine import Engine
 from studio.serve.sampling import Sampling
 
 PROMPT = "Once upon a time there was a river, and by the river there was a house"
-TRIES = 3  # different seeds, before a parameter counts as ignored
+TRIES = 16  # different seeds, before a penalty counts as ignored: most change an answer in two
 _GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=7)
 _WILD = replace(_GREEDY, temperature=2.0)
 # Few candidates, nearly equal odds: what was said before soon comes again, and a penalty shows.
+# It is compared with its opposite, which shows best.
 _LOOSE = Sampling(temperature=2.0, top_k=5, max_tokens=32)
 _ONE_LEFT = {"top_k": 1, "top_p": 1e-6, "min_p": 1.0}
-_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+_OPPOSITES = {
+    "repetition_penalty": (2.0, 0.5),
+    "presence_penalty": (2.0, -2.0),
+    "frequency_penalty": (2.0, -2.0),
+}
 
 
 def probe(engine: Engine) -> None:
@@ -32,7 +37,7 @@ def probe(engine: Engine) -> None:
     ]
     if _answer(engine, _WILD) != wild or _answer(engine, replace(_WILD, seed=8)) == wild:
         ignored.append("seed")
-    ignored += [name for name in _PENALTIES if not _is_heeded(engine, name)]
+    ignored += [name for name in _OPPOSITES if not _is_heeded(engine, name)]
     if engine.complete(PROMPT, replace(_GREEDY, max_tokens=2)).completion_tokens > 2:
         ignored.append("max_tokens")
     stop = greedy.strip()[-4:]
@@ -50,10 +55,13 @@ def _refusal(engine: Engine, ignored: list[str]) -> StudioError:
 
 
 def _is_heeded(engine: Engine, penalty: str) -> bool:
-    """Whether the penalty changes any of a few answers."""
+    """Whether the penalty changes any of some answers."""
     for seed in range(TRIES):
-        plain = replace(_LOOSE, seed=seed)
-        if _answer(engine, plain) != _answer(engine, replace(plain, **{penalty: 2.0})):  # type: ignore[arg-type]
+        first, second = (
+            _answer(engine, replace(_LOOSE, seed=seed, **{penalty: value}))  # type: ignore[arg-type]
+            for value in _OPPOSITES[penalty]
+        )
+        if first != second:
             return True
     return False
 

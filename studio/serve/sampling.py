@@ -42,7 +42,8 @@ class Sampling:
     def __post_init__(self) -> None:
         """Raise StudioError naming every value that is out of its range."""
         problems = [
-            f"{name} is {getattr(self, name)!r}; use {wanted}"
+            f"{name} is {'empty' if (value := getattr(self, name)) is None else repr(value)}; "
+            f"use {wanted}"
             for name, (kind, low, high, wanted) in RANGES.items()
             if not _within(getattr(self, name), kind, low, high)
         ]

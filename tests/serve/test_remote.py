@@ -26,13 +26,14 @@ class Toy:
     """An engine over forty words whose odds follow from the last one; it ignores some fields."""
 
     ignores: tuple[str, ...] = ()
+    longest: int = 64
     identity: Identity = Identity("toy", "endpoint")
 
     def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         sampling = replace(sampling, **{name: getattr(PLAIN, name) for name in self.ignores})
         generator = torch.Generator().manual_seed(sampling.seed)
         answer: list[int] = []
-        while len(answer) < sampling.max_tokens:
+        while len(answer) < min(sampling.max_tokens, self.longest):
             state = torch.Generator().manual_seed(answer[-1] if answer else WORDS)
             logits = 2 * torch.randn(WORDS, generator=state)
             answer.append(next_token(logits, [1, 2], answer, sampling, generator))
@@ -51,8 +52,10 @@ class Toy:
         raise NotImplementedError
 
 
-def test_probe_lets_pass_what_heeds_everything() -> None:
-    probe(Toy())
+@pytest.mark.parametrize("longest", [64, 3])
+def test_probe_lets_pass_what_heeds_everything(longest: int) -> None:
+    """A model that says little seldom repeats itself, and then a penalty changes nothing."""
+    probe(Toy(longest=longest))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Sampling)])

@@ -16,6 +16,7 @@ from studio.serve.sampling import PRESETS, Sampling
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"temperature": "1"}, "temperature is '1'"),
         ({"temperature": True}, "temperature is True"),
+        ({"temperature": None}, "temperature is empty; use a number from 0 to 2"),
         ({"top_p": 0.0}, "top_p is 0.0; use a number above 0"),
         ({"top_p": 1.01}, "top_p is 1.01"),
         ({"top_k": -1}, "top_k is -1; use a whole number from 0"),

@@ -142,7 +142,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
 _ANY = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception): .+)")
 # Echoes of an error told before, and warnings, which may quote an error that never came.
 _NO_CAUSE = (
-    "See root cause above", "WorkerProc initialization failed", "EngineDeadError", "WARNING ",
+    "See root cause above", "WorkerProc initialization failed", "EngineDeadError",
+    "RuntimeError: Executor failed", "WARNING ",
 )  # fmt: skip
 
 
@@ -160,6 +161,10 @@ def cause(text: str, code: int | None = None) -> Cause:
     for line in errors:
         if found := _ANY.search(line):
             return Cause(found[1], line)
+    for line in errors:
+        if "died unexpectedly" in line:  # vLLM does not always know the exit code
+            text = "a worker ended without a word: killed from outside, or memory ran out"
+            return Cause(text, line)
     if code is not None and code in (-9, 137):
         return Cause("it was killed from outside; often that means memory ran out")
     how = f" with code {code}" if code is not None and code >= 0 else ""

@@ -9,7 +9,7 @@ function chatPanel(desk) {
   const button = (words, action, primary) => h("button", { type: "button", class: `ms-button${primary ? " ms-primary" : ""}`, onclick: action }, words);
   const send = button("Send", () => say(text.value), true), stop = button("Stop", () => ask("stop_answer", { id: now() })), again = button("Again", () => { sampling.nextSeed(); say(""); }), clear = button("Clear", () => forget());
   const told = h("div", { "aria-live": "polite" });
-  const sampling = samplingForm(desk);
+  const sampling = samplingForm({ ...desk, keep: () => { desk.keep(); told.replaceChildren(); } });
   const format = formatForm({ model: () => engine()?.spec.model || null, system: () => system.value, text: () => text.value, formats: sampling.formats, changed: desk.changed });
   const empty = h("p", { class: "ms-hint" }, "Start an engine to talk to it.");
   const body = h("div", { class: "ms-talk" },

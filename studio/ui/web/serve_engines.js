@@ -138,7 +138,7 @@ function attachForm(desk) {
   const url = text("URL: http://HOST:PORT", { type: "url", required: true }), key = text("Key, if it needs one", { type: "password" }), model = text("Model's name there, if it has several");
   const form = h("form", { class: "ms-attach", onsubmit: async (event) => {
     event.preventDefault();
-    if (await desk.attach({ url: url.value, key: key.value, model: model.value })) form.reset();
+    if (await desk.attach({ url: url.value, key: key.value, model: model.value })) key.value = ""; // a wrong key is typed again, not the rest
   } }, url, key, model, h("button", { type: "submit", class: "ms-button" }, "Attach"));
   return h("details", { class: "ms-details" }, h("summary", {}, "Attach to a server that runs elsewhere"), form);
 }
