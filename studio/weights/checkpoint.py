@@ -16,14 +16,12 @@ from studio.weights.strict_json import read_object, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+Reader = Callable[[Path], dict[str, TensorInfo]]
 CONFIG = "config.json"
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"  # of a single file
 INDEX = ".index.json"  # behind it: which of several files holds which tensor
 # What a folder may hold, the first one wins: its only file, and how its files are read.
-_FORMATS: tuple[tuple[str, Callable[[Path], dict[str, TensorInfo]]], ...] = (
-    (SAFETENSORS, read_header),
-    (PICKLED, read_pickled),
-)
+_FORMATS: tuple[tuple[str, Reader], ...] = ((SAFETENSORS, read_header), (PICKLED, read_pickled))
 _PACKED = (".qweight", ".weight_packed", ".quant_state", ".SCB")
 
 
@@ -82,31 +80,33 @@ def weight_files(folder: Path) -> list[str] | None:
 
     Raises StudioError for an index that is damaged.
     """
-    for name, _ in _FORMATS:
-        index = folder / (name + INDEX)
-        if index.exists():
-            return sorted(set(_weight_map(index).values()))
-        if (folder / name).exists():
-            return [name]
+    if (found := _found(folder)) is None:
+        return None
+    file, _ = found
+    return sorted(set(_weight_map(file).values())) if file.name.endswith(INDEX) else [file.name]
+
+
+def _found(folder: Path) -> tuple[Path, Reader] | None:
+    """The index of the folder's weights, or else their only file, and how its files are read."""
+    for name, read in _FORMATS:
+        for file in (folder / (name + INDEX), folder / name):
+            if file.exists():
+                return file, read
     return None
 
 
 def _find_tensors(folder: Path) -> dict[str, TensorInfo]:
-    for name, read in _FORMATS:
-        index = folder / (name + INDEX)
-        if index.exists():
-            return _indexed_tensors(index, read)
-        if (folder / name).exists():
-            return read(folder / name)
-    names = " nor ".join(name for name, _ in _FORMATS)
-    raise StudioError(
-        f"{folder}: no weights: neither {names} (nor an index of several); download the model again"
-    )
+    if (found := _found(folder)) is None:
+        names = " nor ".join(name for name, _ in _FORMATS)
+        raise StudioError(
+            f"{folder}: no weights: neither {names} (nor an index of several); download the model "
+            "again"
+        )
+    file, read = found
+    return _indexed_tensors(file, read) if file.name.endswith(INDEX) else read(file)
 
 
-def _indexed_tensors(
-    index: Path, read: Callable[[Path], dict[str, TensorInfo]]
-) -> dict[str, TensorInfo]:
+def _indexed_tensors(index: Path, read: Reader) -> dict[str, TensorInfo]:
     """The tensors that the index names; others that lie in its files are left out."""
     weight_map = _weight_map(index)
     files = sorted(set(weight_map.values()))

@@ -73,9 +73,12 @@ def read_all_but_data(stream: Readable, path: Path) -> None:
             f"{path}: {fault}; convert the model to safetensors, or find a copy of it"
         )
     with _damage_told(path), zipfile.ZipFile(stream) as archive:
-        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+        records = archive.infolist()
+        if any(
+            r.compress_type != zipfile.ZIP_STORED or r.compress_size != r.file_size for r in records
+        ):
             raise ValueError("its records are compressed")
-        small = [r for r in archive.infolist() if not _DATA.fullmatch(r.filename)]
+        small = [record for record in records if not _DATA.fullmatch(record.filename)]
         if (nbytes := sum(record.file_size for record in small)) > MAX_HEADER:
             raise ValueError(f"{nbytes} bytes beside the tensors' data")
         for record in small:

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.checkpoints import write_checkpoint, write_tokenizer
 from tests.e2e.conftest import ROOT, WITH_STAND_IN, Visited
+from tests.faults.hub_double import serve
+from tests.faults.merging import write_recipe
 
 LAST = "component-1, layer 3, t"
 TOO_WIDE = """[...document.querySelectorAll(".ms *")]
@@ -267,6 +269,33 @@ def test_models_that_are_not_here(studio: Visited, visit: Callable[..., Page]) -
     page.get_by_label("Number of layers to assume").fill("40")
     page.get_by_label("Number of layers to assume").press("Enter")
     expect(page.get_by_label("component-1, layer 39, t, exact value")).to_have_value("0.5")
+
+
+def test_download_is_announced_shown_and_cancelled(
+    start: Callable[..., Visited], visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    names = ["maker/one", "maker/two", "maker/three"]
+    sizes = {"layers": 2, "vocab_size": 60_000, "hidden_size": 128, "format": "bin"}
+    folders = [write_checkpoint(tmp_path / name, seed=n, **sizes) for n, name in enumerate(names)]
+    with serve(dict(zip(names, folders, strict=True))) as hub:
+        hub.slow.add("pytorch_model.bin")
+        studio = start("app.py", **hub.environment(tmp_path / "home"))
+        page = settled(visit(studio.url))
+        page.set_input_files("input[type=file]", write_recipe(tmp_path / "far.yaml", names))
+        expect(page.get_by_text("Not on this machine: one, two, three. Merge")).to_be_visible()
+        page.get_by_role("button", name="Check", exact=True).click()
+        expect(page.get_by_text(re.compile(r"^Downloads [0-9.]+ MB first\.$"))).to_be_visible(
+            timeout=60_000
+        )
+        assert not any(file.endswith(".bin") for file in hub.downloads())
+        page.get_by_role("button", name="Merge", exact=True).click()
+        told = page.get_by_text(re.compile(r"downloading the sources · \d+ % · .* of [0-9.]+ MB"))
+        expect(told).to_be_visible(timeout=60_000)
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        expect(page.get_by_role("heading", name="“far-merge”: cancelled")).to_be_visible(
+            timeout=60_000
+        )
+    assert not list((tmp_path / "home").rglob("*.incomplete"))
 
 
 def test_draft_survives_a_reload(studio: Visited, visit: Callable[..., Page]) -> None:

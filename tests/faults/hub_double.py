@@ -36,6 +36,17 @@ class Hub:
         self.sent = 0
         self.endpoint = ""
 
+    def environment(self, home: Path) -> dict[str, str]:
+        """What makes a process know this Hub only, with its cache in `home`."""
+        return {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": "hf_secret",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+
     def downloads(self) -> list[str]:
         """The files that were fetched, as owner/name/file, in order."""
         parts = [path.split("/resolve/") for path in self.requests if "/resolve/" in path]

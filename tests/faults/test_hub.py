@@ -35,18 +35,6 @@ def recipe(tmp_path: Path) -> Path:
     return write_recipe(tmp_path / "recipe.yaml", NAMES)
 
 
-def online(hub: Hub, home: Path) -> dict[str, str]:
-    """An environment that knows only the double."""
-    return {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": "hf_secret",
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
-
-
 def offline(home: Path) -> dict[str, str]:
     return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
@@ -75,7 +63,7 @@ def test_a_folder_wins_over_the_hub(
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         shutil.copytree(remote.repositories[name], tmp_path / name)
-    run = run_studio("check", recipe, "--json", **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, "--json", **remote.environment(tmp_path / "home"))
     assert run.returncode == 0, run.stderr
     assert [source["path"] for source in json.loads(run.stdout)["sources"]] == NAMES
     assert remote.requests == []
@@ -85,7 +73,7 @@ def test_downloads_configs_of_all_before_weights_of_any(
     tmp_path: Path, remote: Hub, recipe: Path
 ) -> None:
     home = tmp_path / "home"
-    run = run_studio("merge", recipe, "--out", tmp_path / "out", **online(remote, home))
+    run = run_studio("merge", recipe, "--out", tmp_path / "out", **remote.environment(home))
     assert run.returncode == 0, run.stderr
     files = remote.downloads()
     first = next(number for number, file in enumerate(files) if is_weights(file))
@@ -107,7 +95,7 @@ def test_the_7b_trap_is_found_without_fetching_any_weights(
 ) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", [NAMES[0], SMALL_MODEL, NAMES[2]])
     out = () if command == "preview" else ("--out", tmp_path / "out")
-    run = run_studio(command, recipe, *out, **online(remote, tmp_path / "home"))
+    run = run_studio(command, recipe, *out, **remote.environment(tmp_path / "home"))
     assert run.returncode == 2
     for part in (
         f"{SMALL_MODEL} has hidden_size 16, but {NAMES[0]}, {NAMES[2]} have 32",
@@ -137,7 +125,7 @@ def test_nothing_large_is_fetched_for_a_merge_that_cannot_be(
     else:
         recipe.write_text(recipe.read_text() + "chat_template: vicunia\n")
     run = run_studio(
-        "merge", recipe, "--out", tmp_path / "out", **online(remote, tmp_path / "home")
+        "merge", recipe, "--out", tmp_path / "out", **remote.environment(tmp_path / "home")
     )
     assert run.returncode == 2 and "error: " in run.stderr
     assert remote.downloads() and not any(is_weights(file) for file in remote.downloads())
@@ -151,7 +139,7 @@ def test_of_both_formats_only_safetensors_are_fetched(
     shutil.rmtree(remote.repositories[NAMES[1]])
     write_checkpoint(remote.repositories[NAMES[1]], seed=2, layers=3, format="bin")
     run = run_studio(
-        "merge", recipe, "--out", tmp_path / "out", **online(remote, tmp_path / "home")
+        "merge", recipe, "--out", tmp_path / "out", **remote.environment(tmp_path / "home")
     )
     assert run.returncode == 0, run.stderr
     files = remote.downloads()
@@ -175,7 +163,7 @@ def test_a_model_that_is_nowhere_is_a_clear_error(
 ) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", [name, NAMES[1], NAMES[2]])
     home = tmp_path / "home"
-    run = run_studio("check", recipe, **(online(remote, home) if connected else offline(home)))
+    run = run_studio("check", recipe, **(remote.environment(home) if connected else offline(home)))
     assert run.returncode == 2 and run.stdout == ""
     assert part in run.stderr and "Traceback" not in run.stderr
     assert not any(is_weights(file) for file in remote.downloads())
@@ -195,7 +183,7 @@ def test_a_check_reads_headers_and_a_merge_then_downloads_with_progress(
     folders = [remote.repositories[name] for name in NAMES]
     shutil.rmtree(folders[2])
     write_checkpoint(folders[2], seed=3, layers=3, format=format, shards=shards)
-    environment = online(remote, tmp_path / "home")
+    environment = remote.environment(tmp_path / "home")
     run = run_studio("check", recipe, "--json", **environment)
     assert run.returncode == 0, run.stderr
     assert not any(is_weights(file) for file in remote.downloads())
@@ -249,7 +237,7 @@ def test_of_a_bin_file_only_what_tells_of_its_tensors_is_fetched(
     if writer != "today's":
         write_without(path, ".format_version", ".storage_alignment")
     remote.repositories[NAMES[0]] = folder
-    assert opened(NAMES[0], **online(remote, tmp_path / "home")) == opened(folder)
+    assert opened(NAMES[0], **remote.environment(tmp_path / "home")) == opened(folder)
     assert remote.downloads() and not any(is_weights(file) for file in remote.downloads())
     given = sum(size for _, size in remote.ranges)
     assert given == 200_000 if count == 3 else given < path.stat().st_size / 4
@@ -304,7 +292,7 @@ def test_a_bin_file_that_cannot_be_read_is_a_clear_error_without_its_download(
     shutil.rmtree(folder)
     write_checkpoint(folder, seed=2, layers=3, format="bin")
     spoil(folder / "pytorch_model.bin")
-    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, **remote.environment(tmp_path / "home"))
     assert run.returncode == 2
     assert message in run.stderr and NAMES[1] in run.stderr and "Traceback" not in run.stderr
     assert not any(is_weights(file) for file in remote.downloads())
@@ -319,7 +307,7 @@ def test_a_server_that_gives_no_parts_is_a_clear_error_and_not_a_download(
     (folder / file).touch()
     os.truncate(folder / file, 64 << 20)
     remote.whole.add(file)
-    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, **remote.environment(tmp_path / "home"))
     assert run.returncode == 2
     assert f"{NAMES[0]}: {file} is not given in parts" in run.stderr
     assert f"hf download {NAMES[0]}" in run.stderr
@@ -333,7 +321,7 @@ def test_weights_that_the_hub_lacks_are_a_clear_error(
     shutil.rmtree(remote.repositories[NAMES[1]])
     write_checkpoint(remote.repositories[NAMES[1]], seed=2, layers=3, shards=3)
     (remote.repositories[NAMES[1]] / "model-00002-of-00003.safetensors").unlink()
-    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, **remote.environment(tmp_path / "home"))
     assert run.returncode == 2
     assert f"- {NAMES[0]}: the Hub repository has no safetensors or .bin weights" in run.stderr
     assert f"- {NAMES[1]}: 1 of 3 files of weights are missing: model-00002-of-" in run.stderr
@@ -363,7 +351,7 @@ def test_an_interrupted_download_ends_at_once_and_leaves_nothing(
         [sys.executable, "-c", INTERRUPTED, NAMES[0]],
         capture_output=True,
         text=True,
-        env=environment(**online(remote, tmp_path / "home")),
+        env=environment(**remote.environment(tmp_path / "home")),
     )
     assert (run.returncode, run.stdout) == (0, "interrupted\n"), run.stderr
     assert run.stderr == "", "no bars where there is no terminal"
@@ -381,7 +369,7 @@ def test_the_client_is_told_to_be_quiet_before_it_is_imported(tmp_path: Path, re
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=environment(**online(remote, tmp_path / "home")),
+        env=environment(**remote.environment(tmp_path / "home")),
     )
     assert run.stdout == "True\n", run.stderr
 
@@ -391,7 +379,7 @@ def test_a_header_longer_than_the_first_part_is_read_whole(tmp_path: Path, remot
     folders = write_sources(tmp_path / "wide", layers=2, extra=extra)
     remote.repositories.update(zip(NAMES, folders, strict=True))
     recipe = write_recipe(tmp_path / "recipe.yaml", NAMES)
-    run = run_studio("check", recipe, "--json", **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, "--json", **remote.environment(tmp_path / "home"))
     assert run.returncode == 0, run.stderr
     assert [count > 100_000 for _, count in remote.ranges] == [False, True] * 3
     assert json.loads(run.stdout)["tensors"] > 400
@@ -402,7 +390,7 @@ def test_a_damaged_file_on_the_hub_is_found_by_its_header_and_named(
 ) -> None:
     file = remote.repositories[NAMES[1]] / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, **remote.environment(tmp_path / "home"))
     assert run.returncode == 2
     assert f"{NAMES[1]}/model.safetensors: the tensors end at byte" in run.stderr
     assert not any(is_weights(file) for file in remote.downloads())
@@ -413,7 +401,7 @@ def test_a_download_that_fails_is_a_clear_error_and_goes_on_later(
     tmp_path: Path, remote: Hub, recipe: Path, how: str
 ) -> None:
     setattr(remote, how, {"model.safetensors"})
-    environment = online(remote, tmp_path / "home")
+    environment = remote.environment(tmp_path / "home")
     run = run_studio("check", recipe, **environment)
     assert run.returncode == 2, run.stderr[-2000:]
     assert NAMES[0] in run.stderr and "check the name, your connection" in run.stderr
@@ -425,7 +413,7 @@ def test_a_download_that_fails_is_a_clear_error_and_goes_on_later(
 def test_no_connection_is_a_clear_error(
     tmp_path: Path, remote: Hub, recipe: Path, proxy: dict[str, str]
 ) -> None:
-    nobody = online(remote, tmp_path / "home") | {"HF_ENDPOINT": "http://127.0.0.1:9"} | proxy
+    nobody = remote.environment(tmp_path / "home") | {"HF_ENDPOINT": "http://127.0.0.1:9"} | proxy
     run = run_studio("check", recipe, **nobody)
     assert run.returncode == 2, run.stderr[-2000:]
     assert "check the name, your connection" in run.stderr
@@ -434,10 +422,10 @@ def test_no_connection_is_a_clear_error(
 def test_a_revision_can_be_named(tmp_path: Path, remote: Hub) -> None:
     names = [f"{NAMES[0]}@main", *NAMES[1:]]
     recipe = write_recipe(tmp_path / "recipe.yaml", names)
-    run = run_studio("check", recipe, **online(remote, tmp_path / "home"))
+    run = run_studio("check", recipe, **remote.environment(tmp_path / "home"))
     assert run.returncode == 0, run.stderr
     other = write_recipe(tmp_path / "recipe.yaml", [f"{NAMES[0]}@v2", *NAMES[1:]])
-    run = run_studio("check", other, **online(remote, tmp_path / "home"))
+    run = run_studio("check", other, **remote.environment(tmp_path / "home"))
     assert run.returncode == 2 and f"{NAMES[0]}@v2" in run.stderr
 
 
@@ -458,7 +446,7 @@ def test_the_page_finds_models_in_the_local_cache_and_fetches_none(
         [sys.executable, "-c", code, *names],
         capture_output=True,
         text=True,
-        env=environment(**online(remote, tmp_path / "home")),
+        env=environment(**remote.environment(tmp_path / "home")),
     )
     assert run.returncode == 0, run.stderr
     (first,) = snapshots.glob("models--maker*/snapshots/*")
