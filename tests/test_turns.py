@@ -169,6 +169,34 @@ def test_a_model_that_cannot_start_says_why(tmp_path: Path) -> None:
         answer(mine, "a")
 
 
+def test_models_of_one_kind_follow_each_other(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(DEMO / "base/model.safetensors", other)
+    (other / "config.json").write_text(
+        (DEMO / "base/config.json").read_text().replace("1e-06", "2e-06")
+    )
+    mine, _ = turns(scripted("settles"), tmp_path)
+    models = [
+        Model("a", str(DEMO / "story")), Model("b", str(other)), Model("c", "http://gpu:8000"),
+        Model("d", str(DEMO / "base")), Model("e", "nobody/has-this"),
+    ]  # fmt: skip
+    assert [model.label for model in mine.arranged(models)] == ["a", "d", "b", "c", "e"]
+
+
+def test_gpus_that_others_hold_are_told_before_anything_starts(tmp_path: Path) -> None:
+    fleet = scripted("settles")
+
+    def placed(spec: ModelSpec) -> ModelSpec:
+        raise StudioError(f"{spec.name}: the GPUs are in use", {"in_the_way": ["x"]})
+
+    fleet.placed = placed  # type: ignore[method-assign]
+    mine, _ = turns(fleet, tmp_path)
+    with pytest.raises(StudioError, match="a: the GPUs are in use"):
+        mine.arranged([Model("a", str(DEMO / "story"))])
+    assert fleet.calls == []
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     """A fleet of real engines."""

@@ -48,7 +48,8 @@ OpenModel = Callable[[Model], AbstractContextManager[Speaker]]
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far the answers are: `done` of `total`, `resumed` of them from earlier runs; `tokens`
-    made in this run's `seconds`; `left` seconds, None before the first answer."""
+    made in this run's `seconds`; `left`: the seconds that the rest will take, at the pace of the
+    answers, and of the opening of models, so far."""
 
     model: str
     done: int
@@ -56,12 +57,7 @@ class Progress:
     resumed: int
     tokens: int
     seconds: float
-
-    @property
-    def left(self) -> float | None:
-        """Seconds that the rest will take at this run's pace."""
-        fresh = self.done - self.resumed
-        return (self.total - self.done) * self.seconds / fresh if fresh else None
+    left: float
 
 
 def lacking(trial: Trial) -> list[Model]:
@@ -74,20 +70,52 @@ def generate(
     trial: Trial,
     open_model: OpenModel,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    models: Sequence[Model] | None = None,
 ) -> None:
     """Make the answers that are still missing; each is safe on disk before it counts as done.
 
-    One model is open at a time. Whatever stops it, the same call goes on. Raises StudioError if
-    an engine ends an answer in any way but "stop" and "length".
+    One model is open at a time: those that lack answers in the order of the design, or `models`.
+    Whatever stops it, the same call goes on. Raises StudioError if an engine ends an answer in any
+    way but "stop" and "length".
     """
-    found = trial.answers()
-    todo = missing(trial.needed, found)
+    todo = missing(trial.needed, trial.answers())
+    models = lacking(trial) if models is None else models
     run = _Run(trial, len(trial.needed), len(trial.needed) - len(todo), on_progress)
-    for model in trial.design.used_models:
-        keys = [key for key in todo if key.model == model.label]
-        if keys:
-            with open_model(model) as speaker:
-                run.make(keys, speaker)
+    for number, model in enumerate(models, start=1):
+        with open_model(model) as speaker:
+            run.pace.opened(number, len(models))
+            run.make([key for key in todo if key.model == model.label], speaker)
+
+
+class _Pace:
+    """Where the time goes: into opening models, and into answers."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self._opening = self._answering = 0.0
+        self._models_opened = self._models = self._answers = 0
+
+    def opened(self, number: int, models: int) -> None:
+        """The so-many-th of the models is ready."""
+        self._opening += self._lap()
+        self._models_opened, self._models = number, models
+
+    def answered(self) -> float:
+        """One more answer is there; the seconds since the start."""
+        self._answering += self._lap()
+        self._answers += 1
+        return self._last - self._started
+
+    def left(self, answers: int) -> float:
+        """Seconds for so many answers, and for the models that are still to be opened."""
+        models = self._models - self._models_opened
+        return (
+            answers * self._answering / self._answers + models * self._opening / self._models_opened
+        )
+
+    def _lap(self) -> float:
+        before, self._last = self._last, time.monotonic()
+        return self._last - before
 
 
 class _Run:
@@ -99,7 +127,7 @@ class _Run:
         self.trial, self.total, self.resumed = trial, total, resumed
         self.done, self.tokens = resumed, 0
         self.prompts = {prompt.id: prompt for prompt in trial.prompts}
-        self.on_progress, self.started = on_progress, time.monotonic()
+        self.on_progress, self.pace = on_progress, _Pace()
 
     def make(self, keys: Sequence[AnswerKey], speaker: Speaker) -> None:
         design = self.trial.design
@@ -121,9 +149,9 @@ class _Run:
             append(self.trial.folder / answer_file.FILE, [json_line(answer.as_data())])
         self.done += 1
         self.tokens += answer.completion_tokens
-        seconds = time.monotonic() - self.started
+        seconds, left = self.pace.answered(), self.pace.left(self.total - self.done)
         self.on_progress(
-            Progress(answer.model, self.done, self.total, self.resumed, self.tokens, seconds)
+            Progress(answer.model, self.done, self.total, self.resumed, self.tokens, seconds, left)
         )
 
 

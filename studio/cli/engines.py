@@ -57,17 +57,25 @@ class Turns:
         self._fleet, self._start, self._kept, self._say = fleet, start, kept, say
         self._engine: str | None = None
 
-    def check(self, models: "Sequence[Model]") -> None:
-        """Raise StudioError if others hold the GPUs that these models need, before any starts."""
-        from studio.serve.planning.models import is_here
+    def arranged(self, models: "Sequence[Model]") -> "list[Model]":
+        """The models in an order in which those of one kind follow each other.
 
-        for spec in map(self._start.spec, models):
-            is_elsewhere = spec.engine == "endpoint"
-            lent = None if is_elsewhere or not is_here(spec.model) else self._fleet.borrow(spec)
-            if lent is None:
-                self._fleet.placed(spec)
-            else:
+        Raises StudioError, before anything is started, if others hold the GPUs they need.
+        """
+        from studio.serve.kinship import kind
+        from studio.serve.planning.models import config_folder, is_here
+
+        kinds: dict[str, list[Model]] = {}
+        for model in models:
+            spec = self._start.spec(model)
+            is_known = spec.engine != "endpoint" and is_here(spec.model)
+            folder = config_folder(spec.model) if is_known else None
+            kinds.setdefault(kind(folder) if folder else model.label, []).append(model)
+            if is_known and (lent := self._fleet.borrow(spec)):
                 lent.engine.close()
+            else:
+                self._fleet.placed(spec)
+        return [model for group in kinds.values() for model in group]
 
     @contextmanager
     def turn(self, model: "Model") -> Iterator[EngineSpeaker]:

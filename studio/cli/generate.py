@@ -71,8 +71,7 @@ def _generate(parsed: argparse.Namespace) -> int:
     fleet = Fleet(data / "engines", adopts=False)
     turns = Turns(fleet, start, Completions(data / "completions"), show.say)
     try:
-        turns.check(lacking(trial))
-        generate(trial, turns.turn, show.update)
+        generate(trial, turns.turn, show.update, turns.arranged(lacking(trial)))
     except KeyboardInterrupt:
         print("cancelled; the same command resumes", file=sys.stderr)
         if parsed.json:
@@ -129,25 +128,35 @@ class _Shown:
     """Progress: a line a second for people, events for programs; minutes, and cost if asked."""
 
     def __init__(self, trial: "Trial", parsed: argparse.Namespace) -> None:
+        from studio.arena.answers import missing
+
         self._trial, self._json, self._price = trial, parsed.json, parsed.price
+        self._total = len(trial.needed)
+        self._done = self._total - len(missing(trial.needed, trial.answers()))
         self._next = 0.0
 
     def say(self, line: str) -> None:
-        """Tell people what happens to the engines."""
+        """Tell what happens to the engines between the answers."""
         print(line, file=sys.stderr)
+        if self._json:
+            emit(
+                {"event": "progress", "phase": "load", "done": self._done, "total": self._total}
+                | {"left": None}
+            )
 
     def update(self, progress: "Progress") -> None:
         """Show how far it is, at most once a second."""
+        self._done = progress.done
         if progress.seconds < self._next and progress.done < progress.total:
             return
         self._next = progress.seconds + SECONDS_BETWEEN
         if self._json:
             emit({"event": "progress", "phase": "generate", **self._numbers(progress)})
             return
-        left = "" if progress.left is None else f", {progress.left / 60:.1f} min left"
+        left = f", {progress.left / 60:.1f} min left"
         cost = ""
         if self._price is not None:
-            spent, rest = (self._price * s / 3600 for s in (progress.seconds, progress.left or 0))
+            spent, rest = (self._price * s / 3600 for s in (progress.seconds, progress.left))
             cost = f", {spent:.2f} spent, {spent + rest:.2f} in all"
         rate = progress.tokens / progress.seconds if progress.seconds else 0.0
         print(
@@ -163,7 +172,7 @@ class _Shown:
             "resumed": progress.resumed,
             "tokens": progress.tokens,
             "seconds": round(progress.seconds, 3),
-            "left": progress.left,
+            "left": round(progress.left, 3),
         }
 
     def done(self) -> None:

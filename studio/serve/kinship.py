@@ -1,5 +1,6 @@
 """Whether one model can take the place of another in a running engine: told from files alone."""
 
+import json
 from pathlib import Path
 
 from studio.errors import StudioError
@@ -14,6 +15,13 @@ IDLE_KEYS = frozenset(
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 ADDED = "added_tokens.json"
 MOST_SHOWN = 5
+
+
+def kind(folder: Path) -> str:
+    """What of config.json says how the model computes: models of one kind may take turns in one
+    engine, unless their tensors or tokenizers differ."""
+    config = read_object(folder / "config.json")
+    return json.dumps({k: v for k, v in config.items() if k not in IDLE_KEYS}, sort_keys=True)
 
 
 def differences(resident: Path, other: Path) -> list[str]:

@@ -15,6 +15,7 @@ from studio.ui.blind.generation import Generations
 from studio.ui.blind.raters import Raters
 from studio.ui.blind.rating import RatingDesk
 from studio.ui.blind.reading import ReadingDesk
+from studio.ui.blind.serving import Serving
 from studio.ui.blind.tab import BlindDesk, blind_tab
 from studio.ui.blind.trials import Trials
 from studio.ui.launch import head, launch
@@ -55,12 +56,14 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
     """The studio, ready to launch; `command` is what works in the background."""
     access = Access(settings)
     jobs = MergeJobs(settings.data_dir / "merges", command)
-    generations = Generations(settings.data_dir, command)
     fleet = Fleet(settings.data_dir / "engines")
+    serving = Serving(fleet)
+    generations = Generations(settings.data_dir, command, serving)
     trials = Trials(settings.data_dir.absolute() / "trials", access)
     raters = Raters(settings.data_dir.absolute() / "raters")
     formats = Formats(settings.data_dir / "serve")
-    form = Form(settings.data_dir.absolute() / "prompts", jobs.folder, formats.written)
+    prompts = settings.data_dir.absolute() / "prompts"
+    form = Form(prompts, jobs.folder, formats.written, serving)
     bases = Bases(settings.data_dir, command)
 
     with gr.Blocks(title="Merge Studio", analytics_enabled=False, fill_width=True) as page:

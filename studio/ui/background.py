@@ -11,8 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Literal
 
 from studio.errors import StudioError
@@ -33,7 +34,7 @@ class Job:
     `name`: what it works on. `done` of `total` are counted in units of its own, bytes or answers;
     `item` is the one it works on. `seconds` is its age, `speed` in units a second over the last
     seconds, None before there is one; `left` the seconds it will still take, None while that cannot
-    be told. `talk`: the last lines it said beside the data.
+    be told. `talk`: the last lines it said beside the data; `told`: the data of its last event.
     """
 
     number: int = 0
@@ -48,6 +49,7 @@ class Job:
     left: float | None = None
     error: str = ""
     talk: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -82,10 +84,15 @@ class Background:
                 return replace(self._job, seconds=age, talk=tuple(self._talk))
             return self._job
 
-    def begin(self, name: str, arguments: Callable[[], Sequence[str]]) -> Job:
+    def begin(
+        self,
+        name: str,
+        arguments: Callable[[], Sequence[str]],
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Job:
         """Start the command; `arguments` is called once nothing else runs, and may refuse too.
 
-        Raises StudioError while another one runs.
+        `environ`: variables for it alone. Raises StudioError while another one runs.
         """
         with self._lock:
             if self._is_closed:
@@ -94,7 +101,7 @@ class Background:
                 busy = self._busy.format(name=self._job.name)
                 raise StudioError(f"{busy}; wait for it or cancel it")
             whole = (*self._command, *arguments(), "--json", "--tethered")
-            self._process = spawn(whole, subprocess.PIPE, self._data_dir)
+            self._process = spawn(whole, subprocess.PIPE, self._data_dir, environ)
             self._started = time.monotonic()
             self._marks.clear()
             self._talk.clear()
@@ -189,6 +196,7 @@ class Background:
         with self._lock:
             age = time.monotonic() - self._started
             job = replace(self._job, seconds=age, talk=tuple(self._talk), speed=None, left=None)
+            job = replace(job, told=last)
             if code == 0:
                 seconds = float(last.get("seconds", age))
                 job = replace(job, state="done", done=job.total, seconds=seconds)
@@ -209,12 +217,20 @@ def _reason(code: int) -> str:
     return f"the process ended with code {code} and gave no reason; its last words are below"
 
 
-def spawn(command: Sequence[str], stdin: int, data_dir: Path) -> "subprocess.Popen[str]":
-    """A process of the studio's with this data folder, its output and its talk as text."""
+def spawn(
+    command: Sequence[str],
+    stdin: int,
+    data_dir: Path,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> "subprocess.Popen[str]":
+    """A process of the studio's with this data folder, its output and its talk as text.
+
+    `environ`: variables for it alone.
+    """
     # A session of its own: Ctrl-C in the studio's terminal is the studio's to pass on. The
     # owner's secret stays here.
-    environ = {key: value for key, value in os.environ.items() if key != "STUDIO_OWNER_TOKEN"}
-    environ["STUDIO_DATA"] = str(data_dir.absolute())
+    whole = {key: value for key, value in os.environ.items() if key != "STUDIO_OWNER_TOKEN"}
+    whole |= {"STUDIO_DATA": str(data_dir.absolute()), **environ}
     return subprocess.Popen(
         command,
         stdin=stdin,
@@ -222,7 +238,7 @@ def spawn(command: Sequence[str], stdin: int, data_dir: Path) -> "subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env=environ,
+        env=whole,
         start_new_session=True,
     )
 

@@ -77,6 +77,36 @@ def test_one_model_at_a_time_and_only_what_is_missing(tmp_path: Path) -> None:
     assert not again
 
 
+def test_what_is_left_counts_models_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a model takes 60 s, an answer 2 s: what is left is told to the second."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    shown: list[Progress] = []
+
+    @contextmanager
+    def slow(model: Model) -> Iterator[Speaker]:
+        speaker = Parrot(model.label)
+        plain = speaker.answer
+
+        def answer(ask: Ask) -> Generated:
+            clock[0] += 2
+            return plain(ask)
+
+        speaker.answer = answer  # type: ignore[method-assign]
+        clock[0] += 60
+        yield speaker
+
+    trial = fix(tmp_path, design(), prompts(4))
+    models = list(reversed(trial.design.models))
+    generate(trial, slow, shown.append, models)
+    assert [p.model for p in shown] == [RIVAL] * 12 + ["merged"] * 12
+    assert [(p.seconds, p.left) for p in (shown[0], shown[11], shown[12], shown[23])] == [
+        (62, 23 * 2 + 60), (84, 12 * 2 + 60), (146, 11 * 2), (168, 0),
+    ]  # fmt: skip
+
+
 def test_an_aborted_answer_is_not_taken(tmp_path: Path) -> None:
     @contextmanager
     def aborting(model: Model) -> Iterator[Speaker]:

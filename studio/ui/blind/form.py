@@ -21,6 +21,7 @@ from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.serve.sampling import PRESETS
 from studio.ui.blind.models import offered
+from studio.ui.blind.serving import Serving
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "prompts"
@@ -42,17 +43,25 @@ class Form:
     """What a trial can be made of: prompt files, models and sampling presets.
 
     `uploads`: where uploaded prompt files are kept; `merges`: where finished merges are; `written`:
-    the prompt formats that were edited for models, see `with_formats`.
+    the prompt formats that were edited for models, see `with_formats`; `serving`: has the servers
+    that are attached in the Serve tab.
     """
 
-    def __init__(self, uploads: Path, merges: Path, written: FindFormat = _none) -> None:
+    def __init__(
+        self,
+        uploads: Path,
+        merges: Path,
+        written: FindFormat = _none,
+        serving: Serving | None = None,
+    ) -> None:
         self._uploads, self._merges, self._written = uploads, merges, written
+        self._serving = serving or Serving()
 
     def choices(self) -> dict[str, Any]:
         """Everything the form offers."""
         return {
             "prompts": [self._about(path) for path in self._files()],
-            "models": offered(self._merges, DEMO_MODELS),
+            "models": [*self._serving.models(), *offered(self._merges, DEMO_MODELS)],
             "presets": {name: sampling.as_data() for name, sampling in PRESETS.items()},
         }
 

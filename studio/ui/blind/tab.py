@@ -9,9 +9,8 @@ from studio.arena.ledger import Ledger
 from studio.arena.trial import amend
 from studio.errors import StudioError
 from studio.ui.access import Access, answers
-from studio.ui.background import Job
 from studio.ui.blind.form import Form
-from studio.ui.blind.generation import Generations
+from studio.ui.blind.generation import Generations, Wish
 from studio.ui.blind.rating import RatingDesk
 from studio.ui.blind.reading import ReadingDesk
 from studio.ui.blind.trials import Trials, design_as_data, standing_as_data
@@ -45,7 +44,7 @@ class BlindDesk:
         return {
             "access": self.access.describe(token),
             "trials": [standing_as_data(standing, is_owner=is_owner) for standing in found],
-            "generation": _shown(self.generations.snapshot()) if is_owner else None,
+            "generation": self.generations.as_data() if is_owner else None,
         }
 
     def choices(self, request: Request) -> Answer:
@@ -81,18 +80,20 @@ class BlindDesk:
         return {"name": self.trials.add_pack(request.get("data"))}
 
     def generate(self, request: Request) -> Answer:
-        """Make the answers that a trial lacks."""
+        """Make the answers that a trial lacks; engines named in `stop` make room for them."""
         self._require_owner(request, "generating")
         folder = self.trials.path(request.get("trial"))
-        engine, gpus = str(request.get("engine", "")), request.get("gpus", 1)
-        return _shown(self.generations.start(folder, engine, gpus))
+        wish = Wish(str(request.get("engine") or ""), request.get("gpus", 1), request.get("price"))
+        self.generations.serving.stop(request.get("stop", []))
+        self.generations.start(folder, wish)
+        return self.generations.as_data()
 
     def cancel(self, request: Request) -> Answer:
         """Stop making answers."""
         self._require_owner(request, "cancelling")
         if request.get("number") == self.generations.snapshot().number:
             self.generations.cancel()
-        return _shown(self.generations.snapshot())
+        return self.generations.as_data()
 
     def open_to_raters(self, request: Request) -> Answer:
         """Let everyone who reaches the studio rate a trial, or no longer."""
@@ -115,21 +116,6 @@ class BlindDesk:
 
     def _require_owner(self, request: Request, what: str) -> None:
         self.access.require_owner(request.get("token"), what)
-
-
-def _shown(job: Job) -> Answer:
-    return {
-        "number": job.number,
-        "state": job.state,
-        "trial": job.name,
-        "done": job.done,
-        "total": job.total,
-        "seconds": round(job.seconds, 1),
-        "left": job.left,
-        "error": job.error,
-        # What a process says beside its data may name models: only a failure is worth that.
-        "talk": list(job.talk[-12:]) if job.state == "failed" else [],
-    }
 
 
 def blind_tab(

@@ -74,29 +74,48 @@ function trialCard(trial, owner) {
   return h("section", { class: "ms-card bl-trial-card", "aria-label": `Trial ${trial.name}` },
     h("div", { class: "bl-card-head" }, h("h3", {}, trial.name), trial.ready && h("span", { class: "ms-chip" }, "ready to rate"), owner && trial.pack && h("span", { class: "ms-chip ms-quiet" }, "pack"), owner && trial.open && !known.access.open && h("span", { class: "ms-chip ms-quiet" }, "open for raters")),
     trial.problem && alertBox(trial.problem),
-    lacking && h("p", { class: "ms-hint" }, `${trial.answers} of ${trial.needed} answers are made.`),
+    lacking && !(isMine && live) && h("p", { class: "ms-hint" }, `${trial.answers} of ${trial.needed} answers are made.`),
     isMine && live && !trial.ready && generationView(job, () => tellOr("cancel", { number: job.number })),
-    isMine && job.state === "failed" && [alertBox(job.error), job.talk.length > 0 && h("pre", { class: "ms-soft" }, job.talk.join("\n"))],
+    isMine && job.state === "failed" && lacking && [alertBox(job.error), makingRoom(job.in_the_way, () => tellOr("generate", { trial: trial.name, ...wishOf(trial.name), stop: Object.keys(job.in_the_way) })), job.talk.length > 0 && h("pre", { class: "ms-soft" }, job.talk.join("\n"))],
     isMine && job.state === "cancelled" && lacking && h("p", { class: "ms-hint" }, "Stopped. What is made is kept; Generate goes on from there."),
+    isMine && job.state === "done" && h("p", { class: "ms-hint" }, ["Made in " + duration(job.seconds), ...costOf(job)].join(" · ") + "."),
     say,
     h("div", { class: "ms-row" },
       trial.ready && button("Rate", () => rate(trial.name), { class: "ms-button ms-primary" }),
-      lacking && !(isMine && live) && engineChoice(trial.name),
-      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, engine: engines.get(trial.name) || "" }), { class: "ms-button ms-primary", disabled: live }),
+      lacking && !(isMine && live) && wishFields(trial.name),
+      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, ...wishOf(trial.name) }), { class: "ms-button ms-primary", disabled: live }),
       owner && trial.ready && (trial.pack ? button("Download votes", () => download(trial.name, "ratings", tellError)) : button("Results", () => results(trial.name))),
       owner && !trial.pack && !trial.problem && !props.value.rating_only && button("Design", () => design(trial.name)),
       owner && trial.ready && !known.access.open && button(trial.open ? "Close for raters" : "Open for raters", () => tellOr("open_to_raters", { trial: trial.name, open: !trial.open }))));
 }
-const engines = new Map(); // what was chosen, while the list is drawn again
-function engineChoice(trial) {
-  const select = h("select", { class: "ms-select", "aria-label": `Engine for ${trial}`, onchange: () => engines.set(trial, select.value) }, ENGINES.map(([value, text]) => h("option", { value }, text)));
-  select.value = engines.get(trial) || "";
-  return select;
+const wishes = new Map(); // what was chosen, while the list is drawn again; at first how it was begun
+function wishOf(trial) {
+  if (!wishes.has(trial)) wishes.set(trial, { engine: "", gpus: 1, price: null, ...known.generation?.wishes[trial] });
+  return wishes.get(trial);
+}
+function wishFields(trial) {
+  const wish = wishOf(trial);
+  const select = h("select", { class: "ms-select", "aria-label": `Engine for ${trial}`, onchange: () => { wish.engine = select.value; } }, ENGINES.map(([value, text]) => h("option", { value }, text)));
+  select.value = wish.engine;
+  const field = (name, text, more) => h("label", { class: "bl-wish" }, text, h("input", { type: "number", class: "ms-field", value: wish[name] ?? "", "aria-label": `${text} for ${trial}`, oninput: (event) => { wish[name] = event.target.value ? Number(event.target.value) : null; }, ...more }));
+  return [select, field("gpus", "GPUs per model", { min: 1, max: 64 }), field("price", "Price per hour", { min: 0, step: "any", placeholder: "none" })];
+}
+function makingRoom(engines, stop) {
+  const names = Object.values(engines).join(" and ");
+  return names && h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: stop }, `Stop ${names} and generate`), h("p", { class: "ms-hint" }, "They are the Serve tab's and can be started there again."));
+}
+function costOf(job) {
+  const price = job.wishes[job.trial]?.price;
+  if (!price) return [];
+  const cost = (seconds) => (price * seconds / 3600).toFixed(2);
+  return [`${cost(job.seconds)} spent`, ...(job.left === null ? [] : [`${cost(job.seconds + job.left)} in all`])];
 }
 function generationView(job, cancel) {
   const part = job.total ? job.done / job.total : 0;
   const words = job.total ? [`${job.done} of ${job.total} answers`, `${duration(job.seconds)} so far`] : ["Opening the first model …"];
+  if (job.phase === "load") words.push("a model is being opened");
   if (job.left !== null) words.push(`${duration(job.left)} left`);
+  words.push(...costOf(job));
   return h("div", { class: "bl-making" },
     h("div", { class: `ms-bar${job.total ? "" : " ms-unknown"}`, role: "progressbar", "aria-label": "Answers made", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * part) }, h("div", { style: `width:${100 * part}%` })),
     h("div", { class: "ms-row bl-making-line" }, h("span", { class: "ms-numbers ms-soft" }, job.state === "cancelling" ? "Stopping …" : words.join(" · ")), h("button", { type: "button", class: "ms-button ms-small", disabled: job.state === "cancelling", onclick: cancel }, "Cancel")));

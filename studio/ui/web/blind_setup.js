@@ -23,7 +23,7 @@ function setupView(desk) {
   const sampling = pick("bl-sampling", []), reveal = pick("bl-reveal", REVEALS);
   const draws = count("bl-draws", 3, 1, 20), votes = count("bl-votes", 1, 1, 50), raters = count("bl-raters", 1, 1, 100);
   const expect = count("bl-expect", 65, 51, 99), ties = count("bl-ties", 30, 0, 90), scores = text("bl-scores", { placeholder: "none", maxlength: 120 });
-  const engine = pick("bl-engine", ENGINES), gpus = count("bl-gpus", 1, 1, 64);
+  const engine = pick("bl-engine", ENGINES), gpus = count("bl-gpus", 1, 1, 64), price = h("input", { type: "number", class: "ms-field", id: "bl-price", min: 0, step: "any", placeholder: "none" });
   const alpha = count("bl-alpha", 5, 0, 20, 0.5);
   const excluded = exclusionFields(), compareField = fieldOf("Shown to raters", compare);
   compareField.hidden = true;
@@ -114,7 +114,7 @@ function setupView(desk) {
     say("");
     const made = await ask("create", { design: design() });
     if (made.error) { say(made.error); create.disabled = false; return; }
-    await ask("generate", { trial: made.name, engine: engine.value, gpus: Number(gpus.value) }); // what is in its way is told in the list
+    await ask("generate", { trial: made.name, engine: engine.value, gpus: Number(gpus.value), price: price.value ? Number(price.value) : null }); // what is in its way is told in the list
     desk.leave();
   }
   const sentenceCase = (words) => words.charAt(0).toUpperCase() + words.slice(1);
@@ -125,7 +125,7 @@ function setupView(desk) {
     numbers("The test", fieldOf("Error rate, %", alpha), fieldOf("Project", project), fieldOf("True preference, %", expect), fieldOf("Share of ties, %", ties)),
     h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing."),
     numbers("Votes", fieldOf("Raters", raters), fieldOf("Votes per prompt", votes), fieldOf("Models are shown", reveal), fieldOf("Scores from 1 to 5", scores, "Names with commas between; off when empty.")), excluded.element,
-    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus)));
+    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus), fieldOf("Price per hour", price, "Of the machine: tells what the answers cost.")));
   const form = h("form", { class: "bl-setup", onsubmit: start },
     h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),
     card("Models", rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: addModel }, "Add a model")), compareField),

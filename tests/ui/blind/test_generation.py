@@ -3,12 +3,16 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from studio.errors import StudioError
+from studio.serve.processes.spec import ModelSpec
+from studio.serve.processes.state import EngineState
 from studio.ui.background import Job
-from studio.ui.blind.generation import Generations
+from studio.ui.blind.generation import Generations, Wish
+from studio.ui.blind.serving import Serving
 
 DONE = """
 import json, sys
@@ -40,7 +44,7 @@ STUBBORN = SLOW.replace("signal.signal(signal.SIGTERM, stop)", "signal.signal(15
 def started(script: str, folder: Path) -> Generations:
     text = script.replace("FOLDER", repr(str(folder)))
     generations = Generations(folder.parent, (sys.executable, "-c", text))
-    generations.start(folder, "embedded", 2)
+    generations.start(folder, Wish("embedded", 2, 8.5))
     return generations
 
 
@@ -61,9 +65,12 @@ def under_way(generations: Generations) -> Job:
 
 
 def test_generation_is_followed_to_its_end(tmp_path: Path) -> None:
-    done = ended(started(DONE, tmp_path / "my-trial"))
+    generations = started(DONE, tmp_path / "my-trial")
+    done = ended(generations)
     assert (done.state, done.name, done.done, done.total) == ("done", "my-trial", 2, 2)
     assert (done.talk, done.error) == (("a word beside the data",), "")
+    (wish,) = generations.as_data()["wishes"].items()
+    assert wish == ("my-trial", {"engine": "embedded", "gpus": 2, "price": 8.5})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,72 @@ def test_close_ends_a_process_that_does_not_listen(tmp_path: Path) -> None:
     assert not generations.snapshot().is_live
 
 
-@pytest.mark.parametrize(("engine", "gpus"), [("--help", 1), ("vllm", 0), ("vllm", True)])
-def test_generation_with_strange_wishes_is_refused(tmp_path: Path, engine: str, gpus: int) -> None:
-    with pytest.raises(StudioError, match="choose one of the engines"):
-        Generations(tmp_path).start(tmp_path, engine, gpus)
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        (("--help", 1), "choose one of the engines"),
+        (("vllm", 0), "choose one of the engines"),
+        (("vllm", True), "choose one of the engines"),
+        (("vllm", 1, -1), "the price is what"),
+        (("vllm", 1, "8"), "the price is what"),
+        (("vllm", 1, float("inf")), "the price is what"),
+    ],
+)
+def test_strange_wishes_are_refused(wish: tuple[Any, ...], told: str) -> None:
+    with pytest.raises(StudioError, match=told):
+        Wish(*wish)
+
+
+IN_THE_WAY = """
+import json, os, sys
+keys = json.loads(os.environ.get("ENDPOINT_KEY", "{}"))
+told = {"in_the_way": ["story-1", "elsewhere-2"], "message": f"GPU 0 is in use; {keys}"}
+print(json.dumps({"event": "error", **told}))
+sys.exit(2)
+"""
+
+
+class Engines:
+    """A Serve tab with an engine and an attached server."""
+
+    def __init__(self) -> None:
+        server = ModelSpec(
+            model="big", label="b", engine="endpoint", url="http://gpu:8000", key="secret"
+        )
+        self.states = [
+            EngineState("story-1", ModelSpec(model="models/story"), "ready"),
+            EngineState("b-2", server, "ready"),
+        ]
+        self.stopped: list[str] = []
+
+    def snapshot(self) -> list[EngineState]:
+        return self.states
+
+    def stop(self, name: str) -> None:
+        if name not in [state.id for state in self.states]:
+            raise StudioError(f'there is no engine "{name}"')
+        self.stopped.append(name)
+
+    def wait(self, name: str, phases: object) -> None:
+        assert name in self.stopped
+
+
+def test_what_is_in_the_way_is_named_and_can_be_stopped(tmp_path: Path) -> None:
+    engines = Engines()
+    serving = Serving(engines)  # type: ignore[arg-type]
+    generations = Generations(tmp_path, (sys.executable, "-c", IN_THE_WAY), serving)
+    generations.start(tmp_path / "t")
+    failed = ended(generations)
+    assert failed.error == "GPU 0 is in use; {'http://gpu:8000': 'secret'}", "the key is handed on"
+    assert generations.as_data()["in_the_way"] == {"story-1": "story"}
+    serving.stop(["story-1"])
+    assert engines.stopped == ["story-1"]
+    with pytest.raises(StudioError, match="there is no engine"):
+        serving.stop(["elsewhere-2"])
+    with pytest.raises(StudioError, match="a list of their ids"):
+        serving.stop("story-1")
+
+
+def test_attached_servers_are_offered_as_models() -> None:
+    assert Serving(Engines()).models() == [{"label": "b", "source": "http://gpu:8000#big"}]  # type: ignore[arg-type]
+    assert Serving().models() == [] and Serving().environ() == {}
