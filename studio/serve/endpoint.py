@@ -39,12 +39,13 @@ class Address:
         )
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
-        return httpx2.Client(
-            base_url=self.url.rstrip("/").removesuffix("/v1"),
-            transport=transport,
-            headers=headers,
-            timeout=timeout,
-        )
+        base = self.url.rstrip("/").removesuffix("/v1")
+        try:
+            return httpx2.Client(
+                base_url=base, transport=transport, headers=headers, timeout=timeout
+            )
+        except (httpx2.InvalidURL, ValueError) as error:  # ValueError: a key that is no header
+            raise StudioError(f"{self.url}: no server can be asked there ({error})") from error
 
 
 class Endpoint:
@@ -138,9 +139,7 @@ class Endpoint:
             raise self._gone(error) from error
         if response.status_code != 200:
             self._fail(response)
-        data = response.json()
-        assert isinstance(data, dict)
-        return data
+        return json_of(response, self.identity.label)
 
     def _gone(self, error: Exception) -> EngineGone:
         reason = str(error).strip() or type(error).__name__
@@ -155,6 +154,11 @@ class Endpoint:
         if status == 409 or status >= 500:
             raise EngineGone(f"{label}: {reason}")
         raise StudioError(f"{label}: the server refuses the request ({status}): {reason}")
+
+
+def json_of(response: httpx2.Response, where: str) -> dict[str, Any]:
+    """The JSON object that a server answered; raises StudioError if it is none."""
+    return _object(response.text, where)
 
 
 def reason_of(response: httpx2.Response) -> str:
@@ -177,7 +181,7 @@ def _pieces(label: str, lines: Iterator[str]) -> Iterator[Piece]:
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
             break
-        event = json.loads(data)
+        event = _object(data, label)
         if "error" in event:
             raise EngineGone(f"{label}: {event['error'].get('message', event['error'])}")
         tokens = _usage(event)[1] or tokens
@@ -190,6 +194,18 @@ def _pieces(label: str, lines: Iterator[str]) -> Iterator[Piece]:
     if reason is None:
         raise EngineGone(f"{label}: the answer broke off; the engine ended")
     yield Piece(last, tokens, reason)
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise StudioError(
+            f"{where}: not an answer of a completions server: {' '.join(text.split())[:200]!r}"
+        )
+    return data
 
 
 def _choice(label: str, data: dict[str, Any]) -> dict[str, Any]:

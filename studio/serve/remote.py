@@ -1,5 +1,6 @@
 """An engine that runs elsewhere: found by its URL, tried out, and asked."""
 
+import logging
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 import httpx2
 
 from studio.errors import StudioError
-from studio.serve.endpoint import NO_TOKENS, Address, Endpoint, reason_of
+from studio.serve.endpoint import NO_TOKENS, Address, Endpoint, json_of, reason_of
 from studio.serve.engine import Identity
 from studio.serve.planning.models import config_folder
 from studio.serve.probe import probe
@@ -16,6 +17,8 @@ from studio.serve.processes.board import Board
 from studio.serve.processes.exchange import Exchange
 from studio.serve.processes.meter import Meter
 from studio.serve.special_tokens import end_tokens, tokens_of
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 
@@ -82,6 +85,10 @@ class Remote:
                 self._watch(client)
         except StudioError as error:
             self.board.note(phase="failed", problem=str(error))
+        except Exception as error:  # a bug of ours must not leave it starting for ever
+            log.exception("the watch over %s failed", self.board.state.id)
+            problem = f"the studio failed while it watched the endpoint: {error!r}"
+            self.board.note(phase="failed", problem=problem)
 
     def _watch(self, client: httpx2.Client) -> None:
         meter = Meter(client, None)
@@ -103,9 +110,10 @@ class Remote:
 def _folder_of(model: str) -> Path | None:
     """The folder of the model's small files, None if they are not on this machine."""
     try:
-        return config_folder(model)
+        folder = config_folder(model)
     except StudioError:  # the server's name for it is no folder and no Hub id
         return None
+    return folder if folder and (folder / "config.json").is_file() else None
 
 
 def model_there(client: httpx2.Client, wanted: str) -> tuple[str, int | None]:
@@ -122,14 +130,22 @@ def model_there(client: httpx2.Client, wanted: str) -> tuple[str, int | None]:
             f"{client.base_url}: the server answers {response.status_code} to /v1/models "
             f"({reason_of(response)}); check the URL and the key"
         )
-    entries = {str(entry["id"]): entry for entry in response.json().get("data", ())}
-    if wanted and wanted not in entries:
+    listed = json_of(response, str(client.base_url)).get("data")
+    entries = {
+        str(entry["id"]): entry
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict) and "id" in entry
+    }
+    if entries and wanted and wanted not in entries:
         raise StudioError(
             f'{client.base_url}: there is no model "{wanted}"; it has {", ".join(entries)}'
         )
+    if not entries:
+        raise StudioError(f"{client.base_url}: /v1/models lists no model; check the URL")
     if not wanted and len(entries) != 1:
         raise StudioError(
             f"{client.base_url}: it has {len(entries)} models; name one of {', '.join(entries)}"
         )
     name = wanted or next(iter(entries))
-    return name, entries[name].get("max_model_len")
+    longest = entries[name].get("max_model_len")
+    return name, longest if type(longest) is int else None

@@ -10,6 +10,15 @@ from studio.serve.processes.proc_table import belonging
 from tests.e2e.conftest import TOKEN, Visited
 from tests.e2e.test_merge_tab import NAMELESS, TOO_WIDE
 
+# Whether an element has the colour of what is wrong.
+LOOKS_BAD = """element => {
+    const other = element.cloneNode();
+    other.className = "ms-error";
+    element.after(other);
+    const same = getComputedStyle(element).color === getComputedStyle(other).color;
+    other.remove();
+    return same;
+}"""
 UP = 90_000  # an embedded engine takes some seconds to import what it needs
 expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
@@ -166,6 +175,11 @@ def test_other_hardware_is_planned_and_not_started(
     expect(plan.get_by_role("button", name=re.compile("^Start"))).to_have_count(0)
     plan.get_by_text("Every way to divide them").click()
     expect(plan.locator(".ms-chosen")).to_contain_text("32.1 GiB")
+    page.get_by_label("GPUs").fill("2x80")
+    page.get_by_label("GPUs").blur()
+    expect(plan.get_by_text("They fit one at a time.")).to_be_visible()
+    expect(plan.locator(".ms-gpu")).to_have_count(2)
+    expect(plan.locator(".ms-gpu").first).to_contain_text("each of GPU 0–1")
     page.get_by_label("GPUs").fill("1x141")
     page.get_by_label("GPUs").blur()
     expect(plan.get_by_text("This does not fit.")).to_be_visible()
@@ -189,6 +203,8 @@ def test_a_failure_names_its_cause_and_the_log_is_there(
     failed = page.get_by_role("article").filter(has_text="http://127.0.0.1:9")
     expect(failed.get_by_role("status")).to_have_text("failed", timeout=60_000)
     expect(failed.get_by_role("alert")).to_contain_text("127.0.0.1:9")
+    assert failed.get_by_role("status").evaluate(LOOKS_BAD)
+    expect(page.get_by_label("URL: http://HOST:PORT")).to_have_value("http://127.0.0.1:9")
     failed.get_by_role("button", name="Remove").click()
     expect(failed).to_have_count(0)
     start_story(page)

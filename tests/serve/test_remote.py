@@ -1,7 +1,10 @@
 """Servers elsewhere: reached or not, and refused when they ignore what they are asked."""
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,46 @@ def test_the_end_tokens_of_a_model_whose_files_are_here_are_known(
     state = fleet.wait(name, ("ready", "failed"), 90)
     fleet.stop(name)
     assert state.identity == Identity("model", "endpoint", ends=(2, 40))
+
+
+@contextmanager
+def answering(text: str) -> Iterator[str]:
+    """The URL of a web server that gives one answer to everything."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<html>Welcome!</html>", "not an answer of a completions server: '<html>Welcome!"),
+        ("[1]", "not an answer of a completions server"),
+        ('{"data": [{"name": "x"}]}', "/v1/models lists no model; check the URL"),
+        ('{"data": 7}', "/v1/models lists no model"),
+    ],
+)
+def test_a_server_of_another_kind_says_so(fleet: Fleet, text: str, message: str) -> None:
+    with answering(text) as url:
+        assert message in problem(fleet, endpoint(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "key"), [("http://host:port", None), ("http://127.0.0.1:9", "a\nb")]
+)
+def test_what_cannot_be_asked_says_so(fleet: Fleet, url: str, key: str | None) -> None:
+    assert url in problem(fleet, endpoint(url, key))
 
 
 def test_what_is_not_there_says_so(fleet: Fleet, embedded: str) -> None:

@@ -20,7 +20,7 @@ from studio.serve.kinship import differences
 from studio.serve.switching import Loaded, resident, sleep, switch, wake
 
 
-class Control:
+class ControlPaths:
     """vLLM's endpoint plugin: routes that the gate lets through with the key only."""
 
     name = "studio_control"

@@ -27,8 +27,8 @@ LONGEST_RUN = 60  # of the 107 bytes of a socket's path; vLLM's own have names o
 
 
 def new_place(folder: Path, model_path: Path, model_id: str, *, open_port: bool) -> Place:
-    """A folder, a key and a door that nobody else has."""
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    """A folder, a key and a door that nobody else has; raises StudioError without a folder."""
+    _make(folder)
     for each in folder.iterdir():  # of an earlier start; the note says whose the folder is
         if each.name != RECORD:
             shutil.rmtree(each) if each.is_dir() else each.unlink()
@@ -38,6 +38,16 @@ def new_place(folder: Path, model_path: Path, model_id: str, *, open_port: bool)
     if open_port:
         return Place(folder, run, model_path, model_id, key, port=free_port())
     return Place(folder, run, model_path, model_id, key, socket=run / "door")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StudioError(
+            f"{folder}: the engine's folder cannot be made ({error.strerror}); the studio must be "
+            "able to write into its data folder"
+        ) from error
 
 
 def free_port() -> int:
@@ -169,7 +179,7 @@ def sweep(log: Path) -> int:
 
 def claim(folder: Path, spec: Mapping[str, Any]) -> None:
     """Write down, before anything runs, that this process is about to start an engine here."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    _make(folder)
     data = {"owner": [os.getpid(), started(os.getpid())], "spec": spec}
     write_whole(folder / RECORD, json.dumps(data))
 

@@ -96,6 +96,7 @@ function specWords(engine) {
   if (identity?.dtype) words.push(identity.dtype);
   if (identity?.quantisation) words.push(identity.quantisation);
   if (engine.max_model_len) words.push(`${engine.max_model_len.toLocaleString("en")} tokens of context`);
+  if (!engine.is_live) return words.join(" · "); // what follows was true of what ran
   if (engine.seconds_to_ready) words.push(`up in ${duration(engine.seconds_to_ready)}`);
   if (engine.verified) words.push(`${engine.verified} verified`);
   if (engine.digest) words.push(`weights ${engine.digest.slice(0, 12)}`);

@@ -12,7 +12,7 @@ import pytest
 
 from studio.errors import StudioError
 from studio.serve.processes.proc_table import belonging, is_alive, kill, shared_memory, started
-from studio.serve.processes.process import EngineProcess, found, free_port, new_place, sweep
+from studio.serve.processes.process import EngineProcess, claim, found, free_port, new_place, sweep
 from tests.test_architecture import ROOT
 
 STAND_IN = Path(__file__).parents[1] / "stand_in.py"
@@ -147,6 +147,15 @@ def test_place_is_private(tmp_path: Path) -> None:
         if each.run != each.folder:
             each.run.rmdir()
     assert free_port() != open_one.port
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = r"file/e: the engine's folder cannot be made \(Not a directory\); the studio must"
+    with pytest.raises(StudioError, match=message):
+        claim(tmp_path / "file" / "e", {})
+    with pytest.raises(StudioError, match=message):
+        new_place(tmp_path / "file" / "e", Path("/m"), "id", open_port=False)
 
 
 def test_found_tells_of_a_folder_without_a_note(tmp_path: Path) -> None:
