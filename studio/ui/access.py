@@ -82,9 +82,7 @@ def answers(handler: Handler) -> Callable[[Any], Response]:
             return _json({**error.data, "error": str(error)})
         except Exception:
             log.exception("%s failed", handler.__name__)
-            return _json(
-                {"error": "the studio made a mistake here; its log on the server tells more"}
-            )
+            return _json({"error": MISTAKE})
 
     # Gradio reads the signature to decide what to pass on: one argument, the request.
     del answer.__wrapped__

@@ -1,7 +1,8 @@
 """What the studio can ask of each vLLM worker. Nothing here raises.
 
 A method that raises on one rank leaves the other ranks' replies in vLLM's queue, and every later
-call gets a stale one. So each method returns what went wrong, with the caller's nonce.
+call gets a stale one. So each method returns what went wrong, with the caller's nonce. Only the
+end of the process goes through: vLLM stops its workers by SystemExit.
 """
 
 from pathlib import Path
@@ -27,12 +28,12 @@ class Extension:
         try:
             self.reload_weights(weights_path=path)  # type: ignore[attr-defined]
             return {"rank": self.rank, "nonce": nonce, "problem": ""}
-        except BaseException as error:
+        except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             try:  # unfinished layers are without memory: give it back, or the engine dies
                 model = self.studio_model()
                 finalize_layerwise_reload(model, self.model_runner.model_config)  # type: ignore[attr-defined]
-            except BaseException as second:
+            except Exception as second:
                 problem += f"; then {type(second).__name__}: {second}"
             return {"rank": self.rank, "nonce": nonce, "problem": problem}
 
@@ -67,7 +68,7 @@ class Extension:
                 "files": self.studio_files(checkpoint, ranks, words),
                 "fused": getattr(self.studio_model(), "packed_modules_mapping", {}),
             }
-        except BaseException as error:
+        except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             return {"rank": self.rank, "nonce": nonce, "problem": problem}
 

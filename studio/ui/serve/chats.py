@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from studio.errors import StudioError
 from studio.serve.engine import Piece, Prompt
 from studio.serve.sampling import Sampling
+from studio.ui.access import MISTAKE
 
 log = logging.getLogger(__name__)
 
@@ -147,10 +148,10 @@ class Chats:
         except StudioError as error:
             with self._lock:
                 answer.error = str(error)
-        except Exception:
+        except Exception:  # no one else sees this thread fail; the page waits for its answer
             log.exception("an answer failed")
             with self._lock:
-                answer.error = "the studio made a mistake here; its log on the server tells more"
+                answer.error = MISTAKE
         finally:
             turn.engine.close()
             with self._lock:
