@@ -8,6 +8,8 @@ from pathlib import Path
 from studio.errors import StudioError
 from studio.serve.gate import MODEL_VARIABLE, Residency
 
+SMALL = 64 << 20  # bytes
+
 
 def main() -> int:
     """Load the model and serve it until a signal comes."""
@@ -24,6 +26,7 @@ def main() -> int:
         print(f"StudioError: {parsed.model}: there is no such folder", flush=True)
         return 1
     print(f"Loading weights from {parsed.model}", flush=True)
+    import torch
     import uvicorn
 
     from studio.serve.embedded.model import Model
@@ -31,6 +34,10 @@ def main() -> int:
 
     try:
         model = Model(parsed.model, parsed.dtype, parsed.max_model_len)
+        if model.nbytes < SMALL:
+            # Threads that wait for one another at each small step cost more than they bring,
+            # many times more where something else runs beside.
+            torch.set_num_threads(1)
         residency = Residency(os.environ[MODEL_VARIABLE], str(parsed.model))
         app = build(model, residency, parsed.served_model_name)
     except StudioError as error:
