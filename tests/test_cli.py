@@ -329,6 +329,23 @@ def test_bar_elsewhere_prints_a_line_every_ten_percent() -> None:
     assert percents == list(range(0, 101, 10))
 
 
+def test_download_elsewhere_is_told_every_ten_percent_and_the_merge_after_it() -> None:
+    stream = io.StringIO()
+    bar = Bar(stream)
+    for done in range(0, 101):
+        bar.download(done * 10**8, 10**10)
+    bar.update(steps()[0])
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 12 and lines[-1].startswith("  0 %")
+    assert lines[1] == "downloaded 1.00 of 10.00 GB"
+
+
+def test_download_on_a_terminal_is_left_to_the_client() -> None:
+    stream = Terminal()
+    Bar(stream).download(1, 2)
+    assert stream.getvalue() == ""
+
+
 def test_speed_counts_only_what_this_run_has_done() -> None:
     stream = io.StringIO()
     Bar(stream).update(Progress(9 * 10**9, 10**10, 8 * 10**9, "t", 2.0))

@@ -38,21 +38,27 @@ class Bar:
 
     def download(self, done: int, total: int) -> None:
         """Say how far the download is; the Hub's client shows bars of its own."""
-        if not self._live:
-            print(f"downloaded {done / 1e9:.2f} of {total / 1e9:.2f} GB", file=self._stream)
+        if not self._live and self._is_next_tenth(done, total):
+            print(
+                f"downloaded {done / 1e9:.2f} of {total / 1e9:.2f} GB",
+                file=self._stream,
+                flush=True,
+            )
 
     def update(self, progress: "Progress") -> None:
         """Redraw the bar, at most five times a second."""
-        tenth = 10 * progress.done // progress.total
         if self._live and (time.monotonic() >= self._next or progress.done == progress.total):
             self._next = time.monotonic() + SECONDS_BETWEEN
             filled = BAR_CELLS * progress.done // progress.total
             bar = "█" * filled + "░" * (BAR_CELLS - filled)
             self._stream.write(f"\r{bar} {_numbers(progress)}\x1b[K")
             self._stream.flush()
-        elif not self._live and tenth > self._tenth:
+        elif not self._live and self._is_next_tenth(progress.done, progress.total):
             print(_numbers(progress), file=self._stream, flush=True)
-        self._tenth = tenth
+
+    def _is_next_tenth(self, done: int, total: int) -> bool:
+        before, self._tenth = self._tenth, 10 * done // total
+        return self._tenth != before
 
     def done(self, out: Path) -> None:
         """End the line, say how long it took, and print the folder on stdout."""

@@ -102,14 +102,14 @@ def _plan(
     num_layers = _num_layers(sources[0])
     alignment = _alignment(recipe, sources, found)
     matching = match_tensors(Wanted(sources, num_layers, dtype, options.missing, alignment))
-    assert matching.layout is not None
+    layout = matching.layout
     shards = shards_of(matching.jobs, options.shard_bytes)
     # Where tokens could not be aligned, the remedy for different rows has been tried already.
     solved = VocabularyProblem if recipe.is_aligned else ()
     found.problems += [text for text in matching.problems if not isinstance(text, solved)]
     found.problems += space_problems(out, shards, sources)
     with found.noting():
-        settings_of(recipe, matching.layout)
+        settings_of(recipe, layout)
     if found.problems:
         folders = {source.label: source.path for source in sources}
         rows = {source.label: rows_of(source) for source in sources}
@@ -118,7 +118,7 @@ def _plan(
         recipe=recipe,
         options=options,
         sources=sources,
-        layout=matching.layout,
+        layout=layout,
         shards=shards,
         dtype=dtype,
         config=_result_config(_base_config(sources, alignment), matching, dtype),

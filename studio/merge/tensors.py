@@ -19,16 +19,21 @@ LONGEST = 120
 class Matching:
     """The outcome for all tensors: jobs in the order of the model, problems and notes.
 
-    `mixed`: the names of the tensors that are mixed, not copied. `clashes`: the names of those
-    whose shapes differ, by what is to be said about them.
+    `everything`: all tensors of the sources. `mixed`: the names of those that are mixed, not
+    copied. `clashes`: the names of those whose shapes differ, by what is to be said about them.
     """
 
+    everything: Layout
     jobs: list[TensorJob] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
-    layout: Layout | None = None
     problems: list[str] = field(default_factory=list)
     clashes: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        """Of the tensors that are mixed."""
+        return self.everything.subset(self.mixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,10 @@ class Wanted:
 
 def match_tensors(wanted: Wanted) -> Matching:
     """Match the sources' tensors by name."""
-    found, sources = Matching(), wanted.sources
+    sources = wanted.sources
     names = list(dict.fromkeys(name for source in sources for name in source.tensors))
     full = Layout.of(names, wanted.num_layers)
+    found = Matching(full)
     copied: list[str] = []
     absent: dict[str, list[str]] = {}
     for name in full.names:
@@ -73,7 +79,6 @@ def match_tensors(wanted: Wanted) -> Matching:
     _add_copies(found, sources[0], copied)
     if any(name.endswith(".weight") and is_head(name) for name in full.names):
         _note_tied_heads(found, sources)
-    found.layout = full.subset(found.mixed)
     order = {name: rank for rank, name in enumerate(full.names)}
     found.jobs.sort(key=lambda job: order[job.name])
     return found

@@ -23,13 +23,8 @@ class NonFinite(ValueError):
         self.source = source
 
 
-def from_difference_basis(total: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric Gram matrix (n, n) of x_1, …, x_n from that of x_1, x_2 - x_1, …, x_n - x_1."""
-    return from_difference_bases((total + total.T) / 2)
-
-
-def from_difference_bases(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same for many matrices (…, n, n), symmetric already."""
+def from_difference_basis(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The symmetric Gram matrices (…, n, n) of x_1, …, x_n from those of x_1, x_2 - x_1, …."""
     basis = np.eye(totals.shape[-1])
     basis[:, 0] = 1
-    return basis @ totals @ basis.T
+    return basis @ ((totals + totals.swapaxes(-1, -2)) / 2) @ basis.T

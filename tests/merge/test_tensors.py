@@ -30,7 +30,7 @@ def test_equal_models_are_mixed_whole_and_in_the_order_of_the_model(tmp_path: Pa
     assert (found.problems, found.notes) == ([], [])
     names = [job.name for job in found.jobs]
     assert set(names) == set(opened[0].tensors)
-    assert found.layout is not None and found.layout.names == tuple(names)
+    assert found.layout.names == tuple(names)
     assert names[0] == "model.embed_tokens.weight"
     assert names[-2:] == ["model.norm.weight", "lm_head.weight"]
     for job in found.jobs:
@@ -57,7 +57,7 @@ def test_constants_and_integers_are_copied_from_the_base_in_their_own_dtype(tmp_
     assert copied["model.position_ids"].dtype == "I64"
     assert copied["model.layers.0.self_attn.rotary_emb.inv_freq"].dtype == "F32"
     assert all(job.sources == (0,) for job in copied.values())
-    assert found.layout is not None and not set(copied) & set(found.layout.names)
+    assert not set(copied) & set(found.layout.names)
     assert any("copied from model-0" in note for note in found.notes)
 
 
@@ -127,7 +127,6 @@ def test_every_architecture_is_mixed_whole(tmp_path: Path, arch: str) -> None:
     found = match(opened)
     assert found.problems == []
     assert {job.name for job in found.jobs} == set(opened[0].tensors)
-    assert found.layout is not None
     assert set(found.layout.layers.tolist()) == {-1, 0, 1}
 
 
@@ -137,5 +136,5 @@ def test_constants_of_a_single_source_are_copied_not_mixed(tmp_path: Path) -> No
         "model.position_ids": torch.arange(8),
     }
     found = match(sources(tmp_path, {"extra": extra}), dtype="BF16")
-    assert found.layout is not None and not set(extra) & set(found.layout.names)
+    assert not set(extra) & set(found.layout.names)
     assert {job.dtype for job in found.jobs if job.name in extra} == {"F32", "I64"}

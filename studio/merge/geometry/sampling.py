@@ -30,7 +30,7 @@ from studio.merge.layout import Integers
 from studio.merge.plan import Plan, TensorJob
 from studio.merge.tokens.alignment import fill
 from studio.weights.cpu_kernels import partial_gram
-from studio.weights.gram import NonFinite, from_difference_bases, from_difference_basis
+from studio.weights.gram import NonFinite, from_difference_basis
 from studio.weights.sample import block_grams
 
 STRATA = 16  # blocks of a tensor in each round
@@ -185,8 +185,8 @@ def _estimate(
     # Towards the module's mean: that way lies what rows that stand out, missed or hit, have hidden.
     steps[(steps.sum(axis=2) > 0) != (size < _pooled(size, modules))[:, None]] *= -1
     return Estimate(
-        gram=from_difference_bases(means * scale[:, None, None]),
-        deviations=from_difference_bases(_symmetric(steps, means.shape[1])),
+        gram=from_difference_basis(means * scale[:, None, None]),
+        deviations=from_difference_basis(_symmetric(steps, means.shape[1])),
         part=min(1.0, float(read.sum() / max(numel.sum(), 1))),
     )
 
