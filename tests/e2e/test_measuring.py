@@ -27,7 +27,7 @@ def studio(start: Callable[..., Visited]) -> Visited:
 
 
 def estimated(page: Page) -> None:
-    expect(page.get_by_text("Estimated from")).to_contain_text("of the weights: shares to ±")
+    expect(page.get_by_text("Estimated from")).to_contain_text("of the weights: shares within ±")
     expect(page.get_by_role("button", name="Measure exactly")).to_be_enabled(timeout=20_000)
     expect(page.locator(".ms-chip", has_text="estimated")).to_be_visible()
 

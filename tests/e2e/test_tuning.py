@@ -393,6 +393,22 @@ def test_a_file_of_the_library_that_cannot_be_read_is_told(page: Page, studio: V
     (studio.data / "recipes" / "broken.yaml").rmdir()
 
 
+def test_a_recipe_that_another_page_deleted_is_told(page: Page, studio: Visited) -> None:
+    page.get_by_role("button", name="Library").click()
+    library = page.get_by_role("region", name="Library")
+    library.get_by_label("Name of this recipe").fill("short-lived")
+    library.get_by_role("button", name="Save", exact=True).click()
+    expect(library.get_by_text("Saved.")).to_be_visible()
+    library.get_by_role("button", name="Close").click()
+    picker = page.get_by_label("Recipe", exact=True)
+    picker.select_option("demo")
+    (studio.data / "recipes" / "short-lived.yaml").unlink()
+    picker.select_option("saved:short-lived")
+    expect(page.get_by_role("alert")).to_contain_text('no recipe "short-lived"')
+    expect(picker).to_have_value("demo")
+    expect(picker.locator("option", has_text="short-lived")).to_have_count(0)
+
+
 def test_undo_and_redo_outlast_a_reload(page: Page) -> None:
     field(page, LAST).fill("0.61")
     page.get_by_role("button", name="Add an anchor to component-1").click()

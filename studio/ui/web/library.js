@@ -1,5 +1,5 @@
 // Recipes that the owner keeps: saved under a name, with a note, on the server.
-// desk: { recipe(), saved(), note(), suggest(), owner(), open(entry, answer), keep(name, note), tell(text) }
+// desk: { recipe(), saved(), note(), suggest(), owner(), open(entry, answer), failed(text), keep(name, note), listed(entries), shown(isOpen) }
 function makeLibrary(desk) {
   const name = h("input", { type: "text", class: "ms-text", id: "ms-saved-name", maxlength: 80, spellcheck: "false", autocomplete: "off" });
   const note = h("textarea", { class: "ms-text", id: "ms-saved-note", rows: 2, maxlength: 2000 });
@@ -30,7 +30,7 @@ function makeLibrary(desk) {
   }
   async function open(entry) {
     const answer = await ask("open_recipe", { name: entry.name });
-    if (answer.error) { told.replaceChildren(alertBox(answer.error)); return; }
+    if (answer.error) { desk.failed(answer.error); refresh(); return; } // another page may have deleted it
     told.replaceChildren();
     desk.open(entry, answer);
     fillForm();

@@ -123,7 +123,6 @@ function makeHeat(desk) {
   return { element: h("div", { class: "ms-view" }, h("div", { class: "ms-row ms-caption" }, caption, select), plot.box), update };
 }
 
-const margin = (value) => (value < 0.05 ? "less than 0.1" : value.toFixed(1));
 // The shares in figures: what the chart says, for those who read it aloud too.
 function makeNumbers(desk) {
   const head = h("tr"), body = h("tbody");
@@ -133,7 +132,7 @@ function makeNumbers(desk) {
     if (!element.open || !found) return;
     head.replaceChildren(h("th", { scope: "col" }, "Tensors"), ...found.sources.map((model) => h("th", { scope: "col" }, desk.label(model))));
     body.replaceChildren(...found.rows.map((row, k) => h("tr", {}, h("th", { scope: "row" }, row),
-      ...found.shares[k].map((part, source) => h("td", {}, percent(part), found.share_error && h("span", { class: "ms-quiet" }, ` ± ${margin(100 * found.share_error[k][source])}`))))));
+      ...found.shares[k].map((part, source) => h("td", {}, percent(part), found.share_error && h("span", { class: "ms-quiet" }, ` ± ${Math.max(0.1, 100 * found.share_error[k][source]).toFixed(1)}`))))));
   }
   element.addEventListener("toggle", () => update(desk.preview()));
   return { element, update };

@@ -48,6 +48,7 @@ const stem = () => `${(page.preset || page.saved || page.file.replace(/\.[^.]*$/
 const library = makeLibrary({
   recipe: () => page.recipe, saved: () => page.saved, note: () => page.note, suggest: () => `${stem()}-tuned`, owner: () => state?.access.owner,
   open: (entry, answer) => load(answer.recipe, { saved: entry.name, note: entry.note, layers: layersNow() }),
+  failed(text) { say(text); fillPicker(); },
   keep(name, note) { Object.assign(page, { saved: name, note, preset: null, file: "", origin: copyOf(page.recipe) }); fillPicker(); changed(); },
   listed(entries) { saved = entries.filter((entry) => !entry.problem); fillPicker(); },
   shown: (isOpen) => keep.setAttribute("aria-expanded", String(isOpen)),
@@ -141,9 +142,9 @@ function basisWords() {
   return [h("div", { class: "ms-row" }, hint(certainty, found.basis === "assumed" && !found.measuring ? `${nothing}.` : more), act), measured];
 }
 function estimateWords(found) { // the bands are often too thin to be seen
-  const most = (lists) => Math.max(0, ...lists.flat(2).filter(Number.isFinite)), plain = (value) => (value < 1e-3 ? "less than 0.001" : Number(value.toPrecision(2)));
+  const most = (lists) => Math.max(0, ...lists.flat(2).filter(Number.isFinite)), plain = (value) => Number(Math.max(value, 1e-3).toPrecision(2));
   const angle = most(found.stages.map((stage) => stage.degrees_error || []));
-  return `Estimated from ${plain(100 * found.sampled)} % of the weights: shares to ± ${plain(100 * most(found.share_error))} %, angles to ± ${plain(angle)}°`;
+  return `Estimated from ${plain(100 * found.sampled)} % of the weights: shares within ± ${plain(100 * most(found.share_error))} %, angles within ± ${plain(angle)}°`.replaceAll("± ", "±\u00a0").replaceAll(" %", "\u00a0%");
 }
 async function cancelMeasuring() {
   const answer = await ask("cancel_measuring", { recipe: page.recipe, base: page.base });

@@ -134,7 +134,7 @@ async function requestPreview() {
       page.preview = answer;
       if (isOtherDepth) rebuild(); else refresh();
       clearTimeout(again);
-      if (answer.measuring) again = setTimeout(requestPreview, 500);
+      if (answer.measuring) again = setTimeout(requestPreview, answer.progress === null ? 500 : 1000);
       checkOnce();
     } else {
       refresh();
