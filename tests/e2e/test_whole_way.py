@@ -40,13 +40,18 @@ identical: 0.1
 
 def studio(data: Path, *arguments: str) -> str:
     """Run a command as a person would; its standard output."""
-    run = subprocess.run(
+    return run(data, *arguments)[0]
+
+
+def run(data: Path, *arguments: str) -> tuple[str, str]:
+    """The same, with what it says beside its data."""
+    done = subprocess.run(
         [sys.executable, "-m", "studio", *arguments],
         cwd=ROOT, env={**os.environ, "STUDIO_DATA": str(data)}, capture_output=True, text=True,
         timeout=900,
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 def tuned() -> str:
@@ -88,10 +93,9 @@ def test_from_tuning_to_the_verdict(tmp_path: Path) -> None:
     design = tmp_path / "TRIAL.yaml"
     source = ROOT / "demo/models/roleplay"
     design.write_text(TRIAL.format(merged=merged, source=source, prompts=prompt_file))
-    found = json.loads(
-        studio(data, "generate", str(design), "--engine", "vllm", "--tp", "2", "--json")
-        .strip().splitlines()[-1]
-    )  # fmt: skip
+    out, said = run(data, "generate", str(design), "--engine", "vllm", "--tp", "2", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert said.count("an engine is started") == 1, "the second model takes the first one's place"
     trial = Path(found["path"])
     answers = [json.loads(line) for line in (trial / "answers.jsonl").read_text().splitlines()]
     assert {a["model"] for a in answers} == {"merged", "roleplay"}
