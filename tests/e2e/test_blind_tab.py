@@ -444,8 +444,13 @@ def test_pack_and_character_card_are_taken_in(
     page = visit(studio.url)
     page.get_by_role("tab", name="Blind").click()
     page.get_by_label("Trial pack to add").set_input_files(tmp_path / "afar.pack.zip")
-    rate(page, f"pack-{made.hash[:16]}")
-    expect(page.locator(".bl-count")).to_have_text("1 of 2")
+    rate(page, "afar")
+    for count in ("2 of 2", "2 of 2 rated"):
+        settle(page)
+        page.keyboard.press("1")
+        expect(page.locator(".bl-count")).to_have_text(count)
+    expect(page.get_by_text("known only to whoever made the trial")).to_be_visible()
+    expect(page.get_by_role("button", name="Show which was which")).to_have_count(0)
 
     page.get_by_role("button", name="‹ Trials").click()
     page.get_by_role("button", name="New trial").click()

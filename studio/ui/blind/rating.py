@@ -94,7 +94,10 @@ class RatingDesk:
     def _next(self, sitting: Sitting) -> Answer:
         item = sitting.next()
         done, total = sitting.progress()
-        return {"item": _shown(item) if item else None, "done": done, "total": total}
+        answer: Answer = {"item": _shown(item) if item else None, "done": done, "total": total}
+        if item is None:
+            answer["sealed"] = not open_sheet(sitting.folder).behind
+        return answer
 
     def _sitting(self, request: Request) -> Sitting:
         folder = self._trials.for_rater(request.get("trial"), request.get("token"))

@@ -25,10 +25,12 @@ OPEN = "open.json"
 class Standing:
     """How far a trial is: `answers` made of those `needed`; `is_pack`: came without its models.
 
+    `name` is its folder's, `title` the one its design gives it: a pack's folder is named by a hash.
     `problem`: why it cannot be opened, empty if it can.
     """
 
     name: str
+    title: str
     answers: int
     needed: int
     is_open: bool
@@ -129,14 +131,15 @@ class Trials:
         folder = self.folder / name
         try:
             if (folder / PACK).exists():
-                cards = sum(len(slot) for slot in open_sheet(folder).slots)
-                return Standing(name, cards, cards, self.is_open(name), is_pack=True)
+                sheet = open_sheet(folder)
+                cards = sum(len(slot) for slot in sheet.slots)
+                return Standing(name, sheet.trial, cards, cards, self.is_open(name), is_pack=True)
             trial = open_trial(folder)
             lacking = len(missing(trial.needed, trial.answers()))
         except StudioError as error:
-            return Standing(name, 0, 0, self.is_open(name), problem=str(error))
+            return Standing(name, name, 0, 0, self.is_open(name), problem=str(error))
         needed = len(trial.needed)
-        return Standing(name, needed - lacking, needed, self.is_open(name))
+        return Standing(name, name, needed - lacking, needed, self.is_open(name))
 
 
 def design_as_data(trial: Trial) -> dict[str, Any]:
@@ -158,7 +161,11 @@ def design_as_data(trial: Trial) -> dict[str, Any]:
 
 def standing_as_data(standing: Standing, *, is_owner: bool) -> dict[str, Any]:
     """What the page is told of a trial. Nothing here names a model: its owner may rate it too."""
-    shown: dict[str, Any] = {"name": standing.name, "ready": standing.is_ready}
+    shown: dict[str, Any] = {
+        "name": standing.name,
+        "title": standing.title,
+        "ready": standing.is_ready,
+    }
     if is_owner:
         shown |= {
             "answers": standing.answers,

@@ -12,7 +12,7 @@ function enter(next) {
   stage.replaceChildren(next.element);
 }
 const openList = () => { enter(trialList()); listed = ""; poll(); };
-const rate = (trial) => enter(ratingView({ trial, leave: openList }));
+const rate = (trial, title = trial) => enter(ratingView({ trial, title, leave: openList }));
 const setUp = (isDemo, model = null) => enter(setupView({ isDemo, model, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
 const design = (trial) => enter(designView({ trial, leave: openList }));
 const results = (trial) => enter(resultsView({ trial, leave: openList }));
@@ -71,8 +71,8 @@ function trialCard(trial, owner) {
   };
   const tellError = (error) => say.replaceChildren(alertBox(error));
   const lacking = owner && !trial.ready && !trial.problem;
-  return h("section", { class: "ms-card bl-trial-card", "aria-label": `Trial ${trial.name}` },
-    h("div", { class: "bl-card-head" }, h("h3", {}, trial.name), trial.ready && h("span", { class: "ms-chip" }, "ready to rate"), owner && trial.pack && h("span", { class: "ms-chip ms-quiet" }, "pack"), owner && trial.open && !known.access.open && h("span", { class: "ms-chip ms-quiet" }, "open for raters")),
+  return h("section", { class: "ms-card bl-trial-card", "aria-label": `Trial ${trial.title}` },
+    h("div", { class: "bl-card-head" }, h("h3", {}, trial.title), trial.ready && h("span", { class: "ms-chip" }, "ready to rate"), owner && trial.pack && h("span", { class: "ms-chip ms-quiet" }, "pack"), owner && trial.open && !known.access.open && h("span", { class: "ms-chip ms-quiet" }, "open for raters")),
     trial.problem && alertBox(trial.problem),
     lacking && !(isMine && live) && h("p", { class: "ms-hint" }, `${trial.answers} of ${trial.needed} answers are made.`),
     isMine && live && !trial.ready && generationView(job, () => tellOr("cancel", { number: job.number })),
@@ -81,7 +81,7 @@ function trialCard(trial, owner) {
     isMine && job.state === "done" && h("p", { class: "ms-hint" }, ["Made in " + duration(job.seconds), ...costOf(job)].join(" · ") + "."),
     say,
     h("div", { class: "ms-row" },
-      trial.ready && button("Rate", () => rate(trial.name), { class: "ms-button ms-primary" }),
+      trial.ready && button("Rate", () => rate(trial.name, trial.title), { class: "ms-button ms-primary" }),
       lacking && !(isMine && live) && wishFields(trial.name),
       lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, ...wishOf(trial.name) }), { class: "ms-button ms-primary", disabled: live }),
       owner && trial.ready && (trial.pack ? button("Download votes", () => download(trial.name, "ratings", tellError)) : button("Results", () => results(trial.name))),

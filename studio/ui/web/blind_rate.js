@@ -1,5 +1,5 @@
 // Rating: two answers side by side, four verdicts, and whatever a rater may add to one.
-// desk: { trial, leave() }
+// desk: { trial, title, leave() }
 const RATER_KEY = "merge-studio-rater", PLAIN_KEY = "merge-studio-plain";
 const VERDICTS = [["a", "A better", "1"], ["b", "B better", "2"], ["tie", "Tie", "3"], ["both_bad", "Both bad", "4"]];
 const SETTLE = 350; // ms after a new pair in which a key cannot vote: nobody has read it yet
@@ -80,7 +80,7 @@ function ratingView(desk) {
     about.replaceChildren(
       h("div", { class: "bl-line" },
         h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"),
-        h("strong", { class: "bl-trial" }, desk.trial),
+        h("strong", { class: "bl-trial" }, desk.title),
         h("span", { class: "ms-soft bl-count" }, answer.item ? `${Math.min(answer.done + 1, answer.total)} of ${answer.total}` : `${answer.done} of ${answer.total} rated`),
         h("details", { class: "ms-details bl-who" }, h("summary", {}, answer.rater ?? about.dataset.rater), h("div", { class: "bl-code" }, h("p", { class: "ms-hint" }, "Your code, to go on with another browser:"), h("code", {}, code), copyButton(code, "code"),
           h("div", { class: "ms-row" }, plain, h("button", { type: "button", class: "ms-button ms-small", onclick: () => { remember(RATER_KEY, null); showDoor(""); } }, "Another rater"))))),
@@ -200,8 +200,8 @@ function ratingView(desk) {
     } }, "Show which was which");
     const again = h("button", { type: "button", class: "ms-button", disabled: !answer.done, onclick: () => act("undo") }, "Undo the last vote");
     door.replaceChildren(h("div", { class: "ms-card bl-door" }, h("h2", {}, "All rated. Thank you."),
-      h("p", { class: "ms-hint" }, "Once the models are shown, votes can no longer be undone."),
-      h("div", { class: "ms-row" }, show, again), box));
+      h("p", { class: "ms-hint" }, answer.sealed ? "Your votes are stored. Which model was which is known only to whoever made the trial." : "Once the models are shown, votes can no longer be undone."),
+      h("div", { class: "ms-row" }, !answer.sealed && show, again), box));
   }
 
   // ---- keys ---------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ def test_list_of_trials_names_no_model_unless_something_failed(
         time.sleep(0.02)
     assert told["generation"]["talk"] == talk
     assert told["trials"] == [
-        {"name": "t1", "ready": True, "answers": 36, "needed": 36, "open": False, "pack": False,
-         "problem": ""}
+        {"name": "t1", "title": "t1", "ready": True, "answers": 36, "needed": 36,
+         "open": False, "pack": False, "problem": ""}
     ]  # fmt: skip
     assert ("left-model" in str(told)) == bool(talk)
 
@@ -135,7 +135,10 @@ def test_visitor_is_told_only_of_open_trials(tmp_path: Path) -> None:
         canned_trial(desk.trials.folder, name)
     desk.open_to_raters({"token": TOKEN, "trial": "t2", "open": True})
     told = desk.trials_now({})
-    assert told["trials"] == [{"name": "t2", "ready": True}] and told["generation"] is None
+    assert (
+        told["trials"] == [{"name": "t2", "title": "t2", "ready": True}]
+        and told["generation"] is None
+    )
 
 
 def test_pack_is_taken_in_and_ready_to_rate(tmp_path: Path) -> None:
@@ -145,7 +148,8 @@ def test_pack_is_taken_in_and_ready_to_rate(tmp_path: Path) -> None:
     desk = desk_of(tmp_path)
     name = desk.add_pack({"token": TOKEN, "data": data})["name"]
     (told,) = desk.trials_now({"token": TOKEN})["trials"]
-    assert (told["name"], told["ready"], told["pack"]) == (name, True, True)
+    assert (told["name"], told["title"]) == (name, "t1")
+    assert told["ready"] and told["pack"]
     for wrong in ("!", base64.b64encode(b"no zip").decode()):
         with pytest.raises(StudioError, match="arrived damaged|this file: is not a trial pack"):
             desk.add_pack({"token": TOKEN, "data": wrong})
