@@ -11,16 +11,19 @@ function makeResults(desk) {
   const words = h("ul", { class: "ms-words" });
   const numbers = makeNumbers(desk), tensors = makeTensors(desk);
   const views = {
-    shares: makeView(desk, "Share of each source by layer", 250, [["shares", sharesFigure, (found) => `Share by layer, % of the ${found.base ? "task vectors" : "weights"}`]]),
+    shares: makeView(desk, "Share of each source by layer", 250, [["shares", sharesFigure, (found) => `Share by layer, % of the ${found.base ? "task vectors" : "weights"}${bands(found.share_error)}`]]),
     settings: makeView(desk, "Settings by layer", 270, [["settings", settingsFigure, () => "What each stage is set to, by layer"]]),
     similarity: makeView(desk, "Similarity by layer", 310, [
       ["similarity", similarityFigure, (found) => `Cosine between the ${found.base ? "task vectors of the result and of each source" : "result and each source"}; below, its norm over theirs`],
-      ["angles", anglesFigure, (found) => `Angle between the two inputs of a stage${found.base ? ", as task vectors" : ""}`, "Angles of the stages"],
+      ["angles", anglesFigure, (found) => `Angle between the two inputs of a stage${found.base ? ", as task vectors" : ""}${bands(found.share_error)}`, "Angles of the stages"],
       ["survives", survivesFigure, () => "How much of each source’s task vector is left in the result", "What survives"],
     ], true),
     heat: makeHeat(desk),
     tensors,
   };
+  function bands(errors) {
+    return errors ? "; bands: the estimate’s error" : "";
+  }
   function spaceWords(found) {
     return found.base ? `Share of each source in what changed from ${desk.label(found.base)} (task vectors)` : "Share of each source in the weights of the result";
   }
