@@ -193,6 +193,8 @@ def _bar(ended: threading.Event) -> "type[tqdm]":
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
+        monitor_interval = 0  # each class would start a thread that watches for stalled bars
+
         def update(self, n: float | None = 1) -> Any:
             if ended.is_set():
                 raise KeyboardInterrupt

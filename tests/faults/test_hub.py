@@ -360,18 +360,21 @@ def test_an_interrupted_download_ends_at_once_and_leaves_nothing(
     assert sum(file.stat().st_size for file in blobs.iterdir()) < 1_000_000
 
 
-def test_the_client_is_told_to_be_quiet_before_it_is_imported(tmp_path: Path, remote: Hub) -> None:
+def test_the_client_is_told_to_be_quiet_before_it_is_imported_and_leaves_no_thread(
+    tmp_path: Path, remote: Hub
+) -> None:
     code = (
         "from studio.weights import hub; hub.folder_here('a/b')\n"
-        "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+        "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)\n"
+        "import sys, threading; hub.small_files(sys.argv[1]); print(threading.active_count())"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, NAMES[0]],
         capture_output=True,
         text=True,
         env=environment(**remote.environment(tmp_path / "home")),
     )
-    assert run.stdout == "True\n", run.stderr
+    assert run.stdout == "True\n1\n", run.stderr
 
 
 def test_a_header_longer_than_the_first_part_is_read_whole(tmp_path: Path, remote: Hub) -> None:
