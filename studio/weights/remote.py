@@ -139,7 +139,8 @@ class _Remote:
         begin = max(0, min(begin, self._size - _PART))
         end = min(max(end, begin + _PART), self._size)
         found = self._read(begin, end - begin)
-        assert found is not None  # its first part was there
+        if found is None:
+            raise StudioError(f"{self._copy.name}: gone from the Hub meanwhile; check again")
         self._copy.seek(begin)
         self._copy.write(found[0])
         self._here.append((begin, end))
