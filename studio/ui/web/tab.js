@@ -167,7 +167,7 @@ function baseChoice() { // fine-tunes of one base are nearly parallel: their cha
   } }, h("option", { value: "" }, "weights as they are"), known.map((base) => h("option", { value: base }, `task vectors: changes from ${base}`)), h("option", { value: "other" }, "task vectors: changes from another base model …"));
   select.value = page.base || "";
   return [h("div", { class: "ms-row ms-base" }, h("label", { class: "ms-label", for: "ms-base" }, "Compare"), select, other),
-          page.preview?.base_problem && h("p", { class: "ms-hint ms-error" }, page.preview.base_problem)];
+          page.preview?.base_problem && alertBox(page.preview.base_problem)];
 }
 
 // ---- the state of the studio -------------------------------------------------------------------
