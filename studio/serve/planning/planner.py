@@ -93,7 +93,7 @@ def _on_processor(
     plans: Sequence[ModelPlan], cpu: Gpu, wish: Wish, length: int
 ) -> tuple[str, tuple[ModelPlan, ...], list[str]]:
     """The models share one memory."""
-    if choose(plans, (wish.tp or 1) * (wish.pp or 1), 1) is None:
+    if choose(plans, wish.tp or 1, 1) is None:
         return IMPOSSIBLE, tuple(plans), _shortage(plans, length)
     chosen = _give(plans, 0, [cpu], apart=False)
     if len(plans) == 1:

@@ -114,6 +114,8 @@ def incapable(way: Way, gpu: Gpu) -> str:
     """Why this GPU, or the processor, cannot compute so; empty if it can."""
     name = way.quantisation.name
     if gpu.name == CPU:
+        if way.pp > 1:
+            return "no pipeline runs on the CPU (vLLM 0.32 was tried); use tensor parallelism"
         return f"{name} does not run on the CPU" if way.quantisation.online else ""
     least = NEEDS.get(name, LEAST_CAPABILITY)
     if way.quantisation.bits and gpu.capability < least:

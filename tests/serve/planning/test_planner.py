@@ -228,7 +228,9 @@ def test_without_gpus_the_processor_is_planned_for() -> None:
     large = planned("cpu", LLAMA)
     assert large.arrangement == IMPOSSIBLE and large.several is None
     assert large.remedies == ()  # on-line quantisation does not run there
-    assert planned("cpu", SMALL, pp=2).arrangement == ONE
+    piped = planned("cpu", SMALL, pp=2)
+    assert piped.why[0].startswith("m0: no pipeline runs on the CPU")
+    assert piped.remedies == ("leave the parallel sizes to the planner",)
     middling = replace(SMALL, layers=100, hidden=2048, intermediate=8192)
     assert planned("cpu", middling, middling).arrangement == IN_TURN
 
