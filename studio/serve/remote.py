@@ -21,6 +21,7 @@ from studio.serve.special_tokens import end_tokens, tokens_of
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
+STOP_SECONDS = 60.0
 
 
 class Remote:
@@ -43,7 +44,7 @@ class Remote:
         """Let go of it; it runs on where it is."""
         self._is_to_stop.set()
         if self._thread.is_alive():
-            self._thread.join(60)
+            self._thread.join(STOP_SECONDS)
         self.board.note(phase="stopped")
 
     let_go = stop
@@ -74,6 +75,8 @@ class Remote:
                 identity = Identity(spec.label or self._name, "endpoint", ends=ends)
                 with closing(Endpoint(self._address, identity, name=self._name)) as trial:
                     probe(trial)
+                if self._is_to_stop.is_set():
+                    return
                 self.board.move(
                     ("starting",),
                     "ready",
@@ -84,10 +87,14 @@ class Remote:
                 )
                 self._watch(client)
         except StudioError as error:
-            self.board.note(phase="failed", problem=str(error))
+            self._fail(str(error))
         except Exception as error:  # a bug of ours must not leave it starting for ever
             log.exception("the watch over %s failed", self.board.state.id)
-            problem = f"the studio failed while it watched the endpoint: {error!r}"
+            self._fail(f"the studio failed while it watched the endpoint: {error!r}")
+
+    def _fail(self, problem: str) -> None:
+        """Say so, unless it was let go before: then the board may be another one's by now."""
+        if not self._is_to_stop.is_set():
             self.board.note(phase="failed", problem=problem)
 
     def _watch(self, client: httpx2.Client) -> None:

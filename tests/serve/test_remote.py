@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from studio.errors import StudioError
+from studio.serve import remote
 from studio.serve.embedded.drawing import next_token
 from studio.serve.engine import Completion, Identity, Piece, Prompt
 from studio.serve.probe import probe
+from studio.serve.processes.board import Board
 from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.process import free_port
 from studio.serve.processes.spec import ModelSpec
+from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
 from tests.serve.engines import QUESTION, with_ends
 
@@ -141,6 +144,29 @@ def answering(text: str) -> Iterator[str]:
 def test_a_server_of_another_kind_says_so(fleet: Fleet, text: str, message: str) -> None:
     with answering(text) as url:
         assert message in problem(fleet, endpoint(url))
+
+
+def test_an_endpoint_that_was_let_go_does_not_fail_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The board may be that of the next one by then."""
+    monkeypatch.setattr(remote, "STOP_SECONDS", 0.0)
+    is_asked, goes_on = threading.Event(), threading.Event()
+
+    def model_there(client: object, wanted: str) -> tuple[str, int | None]:
+        is_asked.set()
+        goes_on.wait(20)
+        raise StudioError("too late")
+
+    monkeypatch.setattr(remote, "model_there", model_there)
+    board = Board(EngineState("e", endpoint("http://127.0.0.1:9")))
+    watched = remote.Remote(board)
+    watched.start()
+    assert is_asked.wait(20)
+    watched.stop()
+    goes_on.set()
+    watched._thread.join(20)
+    assert (board.state.phase, board.state.problem) == ("stopped", "")
 
 
 @pytest.mark.parametrize(

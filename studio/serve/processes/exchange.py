@@ -1,5 +1,6 @@
 """Changing the weights of a running engine, and putting them to sleep: the studio's side."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from studio.serve.processes.control import Control
 from studio.serve.processes.model_files import ModelFiles, identity_of, model_files
 from studio.serve.processes.process import EngineProcess
 from studio.serve.processes.spec import ModelSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class Exchange:
                 self.board.note(problem=str(error))  # the watching thread finds out why
             except StudioError as error:
                 self.board.move(("switching",), "ready", problem=str(error))
+            except Exception as error:  # a bug of ours must not leave it switching for ever
+                log.exception("a change of weights failed")
+                self.break_off(f"the studio failed while it changed the weights: {error!r}")
 
         threading.Thread(target=run, daemon=True).start()
 
