@@ -270,6 +270,7 @@ def test_slices_have_the_outside_places_that_follow_them(page: Page, tmp_path: P
     head = "merge_method: slerp\nbase_model: demo/models/instruct"
     file.write_text(f"{head}\nslices: [{part('0, 2')}, {part('2, 4')}]\n")
     page.set_input_files("input[type=file]", file)
+    expect(page.get_by_label("Recipe", exact=True)).to_contain_text("sliced.yaml")
     expect(page.get_by_label("Result, Embeddings, t", exact=True)).to_have_count(1)
     page.get_by_label("Result, lm_head, t", exact=True).fill("0.9")
     first, last = exported(page).final.slices
