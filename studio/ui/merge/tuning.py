@@ -62,13 +62,14 @@ class Tuner:
 
     def measure(self, recipe: Recipe, base: str | None = None) -> dict[str, Any]:
         """Begin to measure the sources exactly, unless that is under way or done."""
-        basis = self._bases.of(recipe, 1, base)
+        basis, _, _ = self._look(recipe, 1, base)
         self._bases.measure(basis)
         return {"measuring": basis.is_measuring, "problem": basis.problem}
 
     def cancel(self, recipe: Recipe, base: str | None = None) -> dict[str, Any]:
         """Let the exact measurement of the sources end, whoever asked for it."""
-        self._bases.cancel(self._bases.of(recipe, 1, base))
+        basis, _, _ = self._look(recipe, 1, base)
+        self._bases.cancel(basis)
         return {}
 
     def _look(self, recipe: Recipe, layers: int, base: str | None) -> tuple[Basis, str | None, str]:

@@ -312,6 +312,16 @@ def test_measuring_is_cancelled_and_what_is_shown_stays(
     assert settled(tuner, recipe) == before | {"wanted": False}
 
 
+def test_measuring_goes_on_without_a_base_that_is_not_here(
+    tmp_path: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.ui.merge.bases.MEASURED_UP_TO", 0)
+    recipe, base = write_models(tmp_path), "somebody/else"
+    assert settled(tuner, recipe, base)["basis"] == "estimated"
+    assert tuner.measure(recipe, base)["measuring"]
+    assert settled(tuner, recipe, base)["basis"] == "exact"
+
+
 def test_measuring_that_waits_for_its_turn_is_cancelled_alone(tmp_path: Path) -> None:
     measuring = Measuring(tmp_path, (sys.executable, "-c", PATIENT))
     wanted = {"first": True, "second": True}
