@@ -5,7 +5,7 @@
 READ    read     positioned reads into one reused buffer per thread
         map      mapped, copied piece by piece into one reused buffer per thread
         direct   reads past the page cache (of use only when that is cold)
-WRITE   direct   past the page cache in blocks of 4 MiB
+WRITE   direct   past the page cache in blocks of 4 MiB, from huge pages
         direct2  the same from two threads
         buffered into the page cache, preallocated, then fsync
 THREADS readers; the writer is one more thread beside them. Reading and writing overlap, and neither
@@ -19,6 +19,7 @@ import queue
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 PAGE = 4096
@@ -100,7 +101,9 @@ def read_all(how: str, todo: "queue.SimpleQueue[Span]") -> int:
 
 def write_blocks(fd: int, nbytes: int, first: int, step: int) -> None:
     """Writes blocks first, first + step, …; the last block is whole, the caller cuts the file."""
-    block = mmap.mmap(-1, WRITE_BLOCK)
+    block = mmap.mmap(-1, WRITE_BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        block.madvise(mmap.MADV_HUGEPAGE)  # as the engine's: the disk takes it in twice the speed
     block.write(os.urandom(WRITE_BLOCK))  # zeros might be stored as a hole
     for at in range(first * WRITE_BLOCK, nbytes, step * WRITE_BLOCK):
         if os.pwrite(fd, block, at) != WRITE_BLOCK:
