@@ -149,9 +149,10 @@ def test_a_model_that_cannot_take_the_place_gets_an_engine_of_its_own(
 def test_a_model_that_would_be_held_otherwise_is_not_put_in(tmp_path: Path) -> None:
     fleet = scripted("settles")
     fleet.dtypes["b"] = "float16"
-    mine, _ = turns(fleet, tmp_path)
+    mine, said = turns(fleet, tmp_path)
     assert [answer(mine, label) for label in "ab"] == ["I am models/a", "I am models/b"]
     assert fleet.calls == ["start a", "stop", "start b"]
+    assert sum("these models are not held alike (a: bfloat16; b: float16)" in s for s in said) == 1
 
 
 def test_a_model_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from studio.durable import append, json_line, locked
 from studio.errors import StudioError
 
 ENDINGS = ("stop", "length")
+SAME = ("fingerprint", "quantisation", "prompt format")  # for all answers of a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,33 @@ def generate(
 
     One model is open at a time: those that lack answers in the order of the design, or `models`.
     Whatever stops it, the same call goes on. Raises StudioError if an engine ends an answer in any
-    way but "stop" and "length".
+    way but "stop" and "length", and for a model that is no more what its first answers came from.
     """
-    todo = missing(trial.needed, trial.answers())
+    found = trial.answers()
+    todo = missing(trial.needed, found)
     models = lacking(trial) if models is None else models
     run = _Run(trial, len(trial.needed), len(trial.needed) - len(todo), on_progress)
     for number, model in enumerate(models, start=1):
         with open_model(model) as speaker:
             run.pace.opened(number, len(models))
+            _check_same(next((a for a in found.values() if a.model == model.label), None), speaker)
             run.make([key for key in todo if key.model == model.label], speaker)
+
+
+def _check_same(before: Answer | None, speaker: Speaker) -> None:
+    """Raise StudioError if this model's earlier answers are another one's, as far as is known."""
+    if before is None:
+        return
+    earlier = {**before.identity, "prompt format": before.prompt_format}
+    present = {**speaker.identity, "prompt format": speaker.prompt_format}
+    for name in SAME:
+        was, is_now = earlier.get(name), present.get(name)
+        is_other = was != is_now and (name != "fingerprint" or (was and is_now))
+        if is_other:
+            raise StudioError(
+                f"{before.model}: its {name} was {was or 'none'} when its first answers were made, "
+                f"and is {is_now or 'none'} now; bring the first one back, or begin another trial"
+            )
 
 
 class _Pace:

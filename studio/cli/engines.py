@@ -56,6 +56,7 @@ class Turns:
     def __init__(self, fleet: "Fleet", start: Start, kept: "Completions", say: Say) -> None:
         self._fleet, self._start, self._kept, self._say = fleet, start, kept, say
         self._engine: str | None = None
+        self._held: dict[str, tuple[str, str]] = {}
 
     def arranged(self, models: "Sequence[Model]") -> "list[Model]":
         """The models in an order in which those of one kind follow each other.
@@ -97,7 +98,14 @@ class Turns:
     def _speaker(
         self, model: "Model", engine: "Engine", folder: Path | None, room: int | None
     ) -> EngineSpeaker:
+        from studio.serve.planning.quantisation import unlike
+
         used = format_of(model, folder, self._say)
+        if engine.identity.dtype is not None:
+            held = engine.identity.dtype, engine.identity.quantisation or "none"
+            if warning := unlike(self._held | {model.label: held}):
+                self._say(f"note: {warning}")
+            self._held[model.label] = held
         return EngineSpeaker(engine, used, folder, room, self._kept)
 
     def _switched(self, spec: "ModelSpec") -> "EngineState | None":

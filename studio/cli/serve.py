@@ -70,7 +70,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     try:
         for line in fleet.found:
             print(f"note: {line}", file=sys.stderr)
-        names = [fleet.start(spec) for spec in specs]
+        names = [fleet.start(fleet.placed(spec)) for spec in specs]
         for name in names:
             state = ready(fleet, name, lambda line: print(line, file=sys.stderr))
             if parsed.prompt is not None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,41 @@ def test_what_is_left_counts_models_and_answers(
     assert [(p.seconds, p.left) for p in (shown[0], shown[11], shown[12], shown[23])] == [
         (62, 23 * 2 + 60), (84, 12 * 2 + 60), (146, 11 * 2), (168, 0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"identity": {"fingerprint": "other", "quantisation": "fp8"}}, "fingerprint was print-"),
+        ({"identity": {"fingerprint": "print-merged"}}, "quantisation was fp8 .* is none now"),
+        ({"prompt_format": "alpaca"}, "prompt format was chatml .* and is alpaca now"),
+        ({"identity": {"quantisation": "fp8"}}, None),
+    ],
+)
+def test_answers_of_a_model_that_was_changed_are_not_mixed(
+    tmp_path: Path, change: dict[str, Any], told: str | None
+) -> None:
+    trial = fix(tmp_path, design(), prompts(4))
+
+    @contextmanager
+    def changed(model: Model) -> Iterator[Speaker]:
+        speaker = Parrot(model.label)
+        for name, value in change.items():
+            setattr(speaker, name, value)
+        yield speaker
+
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(trial, parrot, stop)
+    if told is None:  # a server elsewhere does not tell whose weights it has
+        generate(trial, changed)
+        assert len(trial.answers()) == 24
+        return
+    with pytest.raises(StudioError, match=f"merged: its {told}"):
+        generate(trial, changed)
+    assert len(trial.answers()) == 1
 
 
 def test_an_aborted_answer_is_not_taken(tmp_path: Path) -> None:

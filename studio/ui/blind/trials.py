@@ -19,6 +19,7 @@ from studio.errors import StudioError
 from studio.ui.access import Access
 
 OPEN = "open.json"
+OURS = ("vllm", "embedded")  # the engines that are started here
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Standing:
     """How far a trial is: `answers` made of those `needed`; `is_pack`: came without its models.
 
     `name` is its folder's, `title` the one its design gives it: a pack's folder is named by a hash.
-    `problem`: why it cannot be opened, empty if it can.
+    `problem`: why it cannot be opened, empty if it can. `engine`, `gpus`: how the last answer was
+    made, so that the others are made alike; "" before there is one.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Standing:
     is_open: bool
     is_pack: bool = False
     problem: str = ""
+    engine: str = ""
+    gpus: int = 1
 
     @property
     def is_ready(self) -> bool:
@@ -135,11 +139,16 @@ class Trials:
                 cards = sum(len(slot) for slot in sheet.slots)
                 return Standing(name, sheet.trial, cards, cards, self.is_open(name), is_pack=True)
             trial = open_trial(folder)
-            lacking = len(missing(trial.needed, trial.answers()))
+            answers = trial.answers()
+            lacking = len(missing(trial.needed, answers))
         except StudioError as error:
             return Standing(name, name, 0, 0, self.is_open(name), problem=str(error))
         needed = len(trial.needed)
-        return Standing(name, name, needed - lacking, needed, self.is_open(name))
+        made = [a.identity for a in answers.values() if a.identity.get("engine") in OURS]
+        engine = made[-1]["engine"] if made else ""
+        gpus = int(made[-1].get("tensor_parallel_size", 1)) if made else 1
+        is_open = self.is_open(name)
+        return Standing(name, name, needed - lacking, needed, is_open, engine=engine, gpus=gpus)
 
 
 def design_as_data(trial: Trial) -> dict[str, Any]:
@@ -172,6 +181,8 @@ def standing_as_data(standing: Standing, *, is_owner: bool) -> dict[str, Any]:
             "needed": standing.needed,
             "open": standing.is_open,
             "pack": standing.is_pack,
+            "engine": standing.engine,
+            "gpus": standing.gpus,
             "problem": standing.problem,
         }
     return shown

@@ -76,28 +76,28 @@ function trialCard(trial, owner) {
     trial.problem && alertBox(trial.problem),
     lacking && !(isMine && live) && h("p", { class: "ms-hint" }, `${trial.answers} of ${trial.needed} answers are made.`),
     isMine && live && !trial.ready && generationView(job, () => tellOr("cancel", { number: job.number })),
-    isMine && job.state === "failed" && lacking && [alertBox(job.error), makingRoom(job.in_the_way, () => tellOr("generate", { trial: trial.name, ...wishOf(trial.name), stop: Object.keys(job.in_the_way) })), job.talk.length > 0 && h("pre", { class: "ms-soft" }, job.talk.join("\n"))],
+    isMine && job.state === "failed" && lacking && [alertBox(job.error), makingRoom(job.in_the_way, () => tellOr("generate", { trial: trial.name, ...wishOf(trial), stop: Object.keys(job.in_the_way) })), job.talk.length > 0 && h("pre", { class: "ms-soft" }, job.talk.join("\n"))],
     isMine && job.state === "cancelled" && lacking && h("p", { class: "ms-hint" }, "Stopped. What is made is kept; Generate goes on from there."),
     isMine && job.state === "done" && h("p", { class: "ms-hint" }, ["Made in " + duration(job.seconds), ...costOf(job)].join(" · ") + "."),
     say,
     h("div", { class: "ms-row" },
       trial.ready && button("Rate", () => rate(trial.name, trial.title), { class: "ms-button ms-primary" }),
-      lacking && !(isMine && live) && wishFields(trial.name),
-      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, ...wishOf(trial.name) }), { class: "ms-button ms-primary", disabled: live }),
+      lacking && !(isMine && live) && wishFields(trial),
+      lacking && !(isMine && live) && button("Generate answers", () => tellOr("generate", { trial: trial.name, ...wishOf(trial) }), { class: "ms-button ms-primary", disabled: live }),
       owner && trial.ready && (trial.pack ? button("Download votes", () => download(trial.name, "ratings", tellError)) : button("Results", () => results(trial.name))),
       owner && !trial.pack && !trial.problem && !props.value.rating_only && button("Design", () => design(trial.name)),
       owner && trial.ready && !known.access.open && button(trial.open ? "Close for raters" : "Open for raters", () => tellOr("open_to_raters", { trial: trial.name, open: !trial.open }))));
 }
 const wishes = new Map(); // what was chosen, while the list is drawn again; at first how it was begun
 function wishOf(trial) {
-  if (!wishes.has(trial)) wishes.set(trial, { engine: "", gpus: 1, price: null, ...known.generation?.wishes[trial] });
-  return wishes.get(trial);
+  if (!wishes.has(trial.name)) wishes.set(trial.name, { engine: trial.engine, gpus: trial.gpus, price: null, ...known.generation?.wishes[trial.name] });
+  return wishes.get(trial.name);
 }
 function wishFields(trial) {
   const wish = wishOf(trial);
-  const select = h("select", { class: "ms-select", "aria-label": `Engine for ${trial}`, onchange: () => { wish.engine = select.value; } }, ENGINES.map(([value, text]) => h("option", { value }, text)));
+  const select = h("select", { class: "ms-select", "aria-label": `Engine for ${trial.name}`, onchange: () => { wish.engine = select.value; } }, ENGINES.map(([value, text]) => h("option", { value }, text)));
   select.value = wish.engine;
-  const field = (name, text, more) => h("label", { class: "bl-wish" }, text, h("input", { type: "number", class: "ms-field", value: wish[name] ?? "", "aria-label": `${text} for ${trial}`, oninput: (event) => { wish[name] = event.target.value ? Number(event.target.value) : null; }, ...more }));
+  const field = (name, text, more) => h("label", { class: "bl-wish" }, text, h("input", { type: "number", class: "ms-field", value: wish[name] ?? "", "aria-label": `${text} for ${trial.name}`, oninput: (event) => { wish[name] = event.target.value ? Number(event.target.value) : null; }, ...more }));
   return [select, field("gpus", "GPUs per model", { min: 1, max: 64 }), field("price", "Price per hour", { min: 0, step: "any", placeholder: "none" })];
 }
 function makingRoom(engines, stop) {

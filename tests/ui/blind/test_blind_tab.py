@@ -3,6 +3,8 @@
 import base64
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from studio.ui.blind.raters import Raters
 from studio.ui.blind.reading import ReadingDesk
 from studio.ui.blind.tab import BlindDesk
 from studio.ui.blind.trials import Trials
+from tests.arena.trials import MERGED, Parrot, made
 from tests.ui.canned import canned_trial
 
 TOKEN = "an owner's long token"
@@ -46,7 +49,7 @@ def test_list_of_trials_names_no_model_unless_something_failed(
     assert told["generation"]["talk"] == talk
     assert told["trials"] == [
         {"name": "t1", "title": "t1", "ready": True, "answers": 36, "needed": 36,
-         "open": False, "pack": False, "problem": ""}
+         "open": False, "pack": False, "engine": "", "gpus": 1, "problem": ""}
     ]  # fmt: skip
     assert ("left-model" in str(told)) == bool(talk)
 
@@ -127,6 +130,22 @@ def test_what_cannot_be_amended_is_refused(tmp_path: Path, changes: Any, message
     with pytest.raises(StudioError, match="needs a reason"):
         desk.amend({**request, "changes": {"reveal": "each"}, "why": None})
     assert desk.design(request)["amendments"] == []
+
+
+def test_a_trial_goes_on_with_the_engine_and_the_gpus_it_was_begun_with(tmp_path: Path) -> None:
+    @contextmanager
+    def held(model: Model) -> Iterator[Parrot]:
+        speaker, is_merged = Parrot(model.label), model.label == MERGED
+        speaker.identity = {
+            "engine": "vllm" if is_merged else "endpoint",
+            "tensor_parallel_size": "4" if is_merged else "1",
+        }
+        yield speaker
+
+    desk = desk_of(tmp_path)
+    made(desk.trials.folder / "t1", 2, open_model=held)
+    standing = desk.trials.standing("t1")
+    assert (standing.is_ready, standing.engine, standing.gpus) == (True, "vllm", 4)
 
 
 def test_visitor_is_told_only_of_open_trials(tmp_path: Path) -> None:
