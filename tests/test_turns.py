@@ -40,6 +40,7 @@ class Scripted:
         self.calls: list[str] = []
         self.outcome = outcome
         self.dtypes: dict[str, str] = {}
+        self.can_switch = True
         self.states: dict[str, EngineState] = {}
 
     def identity(self, spec: ModelSpec) -> Identity:
@@ -79,7 +80,11 @@ class Scripted:
 
     def _holding(self, state: EngineState, spec: ModelSpec) -> EngineState:
         return replace(
-            state, phase="ready", spec=spec, identity=self.identity(spec), can_switch=True
+            state,
+            phase="ready",
+            spec=spec,
+            identity=self.identity(spec),
+            can_switch=self.can_switch,
         )
 
     def settles(self, state: EngineState, spec: ModelSpec) -> EngineState:
@@ -153,6 +158,14 @@ def test_a_model_that_would_be_held_otherwise_is_not_put_in(tmp_path: Path) -> N
     assert [answer(mine, label) for label in "ab"] == ["I am models/a", "I am models/b"]
     assert fleet.calls == ["start a", "stop", "start b"]
     assert sum("these models are not held alike (a: bfloat16; b: float16)" in s for s in said) == 1
+
+
+def test_weights_that_were_packed_as_they_came_are_not_replaced(tmp_path: Path) -> None:
+    fleet = scripted("settles")
+    fleet.can_switch = False
+    mine, _ = turns(fleet, tmp_path)
+    assert [answer(mine, label) for label in "ab"] == ["I am models/a", "I am models/b"]
+    assert fleet.calls == ["start a", "stop", "start b"]
 
 
 def test_a_model_that_cannot_start_says_why(tmp_path: Path) -> None:
