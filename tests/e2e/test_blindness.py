@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Page, Request, expect
-from tests.ui.test_rating import ASKED, text_by_side, two_secrets
+from tests.ui.blind.test_rating import ASKED, text_by_side, two_secrets
 
 from studio.arena.prompts import Prompt
 from tests.e2e.blind_client import BlindClient

@@ -121,11 +121,11 @@ function setupView(desk) {
   const card = (title, ...children) => h("section", { class: "ms-card" }, h("h3", {}, title), children);
   const numbers = (title, ...fields) => [h("h4", {}, title), h("div", { class: "ms-row bl-numbers" }, fields)];
   const addModel = () => { isChosen = true; if (rows.children.length < MOST_MODELS) rows.append(modelRow(rows.children.length)); rows.lastChild.set({ label: models[0]?.label }); planNow(); };
-  const settings = h("details", { class: "ms-card bl-settings" }, h("summary", {}, "Settings: votes, answers, which votes count"),
+  const settings = h("details", { class: "ms-card bl-settings" }, h("summary", {}, "Settings: votes, answers, which votes count"), h("div", { class: "bl-folded" },
     numbers("The test", fieldOf("Error rate, %", alpha), fieldOf("Project", project), fieldOf("True preference, %", expect), fieldOf("Share of ties, %", ties)),
     h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing."),
     numbers("Votes", fieldOf("Raters", raters), fieldOf("Votes per prompt", votes), fieldOf("Models are shown", reveal), fieldOf("Scores from 1 to 5", scores, "Names with commas between; off when empty.")), excluded.element,
-    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus), fieldOf("Price per hour", price, "Of the machine: tells what the answers cost.")));
+    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus), fieldOf("Price per hour", price, "Of the machine: tells what the answers cost."))));
   const form = h("form", { class: "bl-setup", onsubmit: start },
     h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),
     card("Models", rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: addModel }, "Add a model")), compareField),
