@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from studio import __version__
 from studio.cli import main, progress
-from studio.cli.exits import CANCELLING
+from studio.cli.exits import CANCELLING, ENOUGH
 from studio.cli.merge import _size
 from studio.cli.progress import Bar, JsonLines
 from studio.merge.run import Progress
@@ -433,3 +433,11 @@ def test_tethered_preview_tells_progress_before_the_result(recipe: str) -> None:
     assert [event.get("event") for event in events[:-1]] == ["progress"] * (len(events) - 1)
     assert len(events) > 1 and 0 < events[0]["done"] <= events[0]["total"]
     assert events[-1]["basis"] == "exact"
+
+
+def test_a_reader_that_has_had_enough_ends_the_command_without_a_word(recipe: str) -> None:
+    process = start_studio("preview", recipe)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == ENOUGH

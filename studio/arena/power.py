@@ -46,10 +46,15 @@ class Plan:
             return f"{self.votes} votes on {self.prompts} prompts to explore; nothing is claimed"
         needed = f"{self.needed:,}" if self.needed else f"more than {self.most:,}"
         return (
-            f"{self.votes} votes on {self.prompts} prompts at {self.ties:.0%} ties find a true "
-            f"{self.preference:.0%} preference in {odds(self.power)} ({self.power:.0%}); {needed} "
-            f"prompts would find it in eight trials of ten"
+            f"{self.votes} votes on {self.prompts} prompts at {percent(self.ties)} ties find a "
+            f"true {percent(self.preference)} preference in {odds(self.power)} "
+            f"({percent(self.power)}); {needed} prompts would find it in eight trials of ten"
         )
+
+
+def percent(share: float) -> str:
+    """A share in words: "65 %"."""
+    return f"{100 * share:.0f} %"
 
 
 def odds(chance: float) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from studio.arena.power import ENOUGH, power_curve
+from studio.arena.power import ENOUGH, percent, power_curve
 from studio.arena.results import Comparison, Results
 
 ENOUGH_VOTES = 20
@@ -32,23 +32,23 @@ def _decisive(results: Results) -> str:
     if alpha == 0:
         return (
             f"Explored, nothing is claimed: {primary.first} was preferred to {primary.second} in "
-            f"{_percent(primary.preference)} of {primary.votes} votes."
+            f"{percent(primary.preference)} of {primary.votes} votes."
         )
-    span = f"{_percent(found.low)} to {_percent(found.high)}"
+    span = f"{percent(found.low)} to {percent(found.high)}"
     if primary.claim:
         better, worse = primary.first, primary.second
         mean, low, high = found.mean, found.low, found.high
         if primary.claim == "second":
             better, worse, mean, low, high = worse, better, 1 - mean, 1 - high, 1 - low
         return (
-            f"{better} is better than {worse} for {_scope(results)}: preferred in {_percent(mean)} "
-            f"({_percent(low)} to {_percent(high)}, however often one looked); this was settled "
+            f"{better} is better than {worse} for {_scope(results)}: preferred in {percent(mean)} "
+            f"({percent(low)} to {percent(high)}, however often one looked); this was settled "
             f"after {found.reached_at} prompts at an error rate of {alpha:.3g}."
         )
     if primary.open_prompts:
         return (
             f"Not decided: {primary.first} is preferred to {primary.second} in "
-            f"{_percent(found.mean) if found.count else _percent(primary.preference)} so far "
+            f"{percent(found.mean) if found.count else percent(primary.preference)} so far "
             f"({span}). {_missing(results)}"
         )
     return (
@@ -70,7 +70,7 @@ def _missing(results: Results) -> str:
     per_prompt = max(round(results.plan.votes / results.plan.prompts), 1)
     curve = power_curve(chance, ties, results.alpha, per_prompt)
     enough = np.flatnonzero(curve >= ENOUGH)
-    words = f"a true {chance:.0%} preference at {ties:.0%} ties in eight trials of ten"
+    words = f"a true {percent(chance)} preference at {percent(ties)} ties in eight trials of ten"
     if not enough.size:
         return f"To find {words}, more than {len(curve) - 1:,} prompts would be needed."
     more = int(enough[0]) - primary.evidence.count - primary.without_preference
@@ -91,14 +91,14 @@ def _clear(comparison: Comparison) -> str:
         return "better" if comparison.claim == "first" else "worse"
     if comparison.preference is None:
         return "no votes"
-    return f"unclear ({_percent(comparison.preference)} of {comparison.votes} votes)"
+    return f"unclear ({percent(comparison.preference)} of {comparison.votes} votes)"
 
 
 def _other(comparison: Comparison) -> str:
     names = f"{comparison.first} against {comparison.second}"
     if comparison.preference is None:
         return f"{names}: no votes."
-    share = f"preferred in {_percent(comparison.preference)} of {comparison.votes} votes"
+    share = f"preferred in {percent(comparison.preference)} of {comparison.votes} votes"
     return f"{names}: {_clear(comparison) if comparison.claim else 'unclear'}, {share}."
 
 
@@ -138,7 +138,3 @@ def _cautions(results: Results) -> list[str]:
             f"{results.unsealed} of {results.plan.prompts} prompts are not from the sealed split."
         )
     return lines
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

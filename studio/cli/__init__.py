@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from studio import __version__
 from studio.cli import arena, generate, merge, plan, serve
-from studio.cli.exits import BAD_INPUT, CANCELLED, cancel_on_signals
+from studio.cli.exits import BAD_INPUT, CANCELLED, ENOUGH, cancel_on_signals, stdout_is_read
 from studio.cli.progress import emit
 from studio.errors import StudioError
 
@@ -21,12 +21,18 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     cancel_on_signals()
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a closed pipe is expected
+        return code
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(options, "json", False):
             emit({"event": "error", "message": str(error), "error": str(error), **error.data})
         return BAD_INPUT
+    except BrokenPipeError:
+        if stdout_is_read():
+            raise
+        return ENOUGH
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr)
         if getattr(options, "json", False):

@@ -1,11 +1,13 @@
 """How a command ends: exit codes, and signals that cancel."""
 
 import os
+import select
 import signal
 import sys
 from types import FrameType
 
 BAD_INPUT, CANCELLED = 2, 130
+ENOUGH = 141  # 128 + SIGPIPE: nobody reads what is written
 CANCELLING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -21,6 +23,19 @@ def _cancel(number: int, frame: FrameType | None) -> None:
     for each in CANCELLING:
         signal.signal(each, lambda number, frame: None)  # SIG_IGN complains of pending ones
     raise KeyboardInterrupt
+
+
+def stdout_is_read() -> bool:
+    """Whether somebody still takes what is written; `| head` has had enough of it early.
+
+    If not, what is left goes nowhere, so that the end of the process does not stumble over it.
+    """
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in pipe.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
 
 
 def interrupt_at_end_of_input() -> None:

@@ -48,7 +48,7 @@ def test_design_tells_the_power_and_fixes_nothing(
     capsys: pytest.CaptureFixture[str], design_file: Path
 ) -> None:
     code, out, _ = run(capsys, "design", design_file)
-    assert code == 0 and "10 votes on 10 prompts at 30% ties find a true 65% preference" in out
+    assert code == 0 and "10 votes on 10 prompts at 30 % ties find a true 65 % preference" in out
     assert "60 answers to make; a rater sees up to 12 pairs" in out
     assert "merged against rival (primary)" in out
     code, out, _ = run(capsys, "design", design_file, "--json")

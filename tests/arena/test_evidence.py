@@ -113,8 +113,8 @@ def test_the_plan_is_told_in_words() -> None:
     told = plan(design(), 60)
     assert told.power == pytest.approx(0.2359, abs=1e-4) and told.needed == 209
     assert told.sentence() == (
-        "60 votes on 60 prompts at 30% ties find a true 65% preference in about one trial of four "
-        "(24%); 209 prompts would find it in eight trials of ten"
+        "60 votes on 60 prompts at 30 % ties find a true 65 % preference in about one trial of "
+        "four (24 %); 209 prompts would find it in eight trials of ten"
     )
     assert "nothing is claimed" in plan(design(alpha=0.0), 60).sentence()
 

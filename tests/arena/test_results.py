@@ -67,7 +67,9 @@ def test_the_rival_can_win(tmp_path: Path) -> None:
 
 def test_no_preference_claims_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
     trial = made(tmp_path, 40)
-    assert verdict(results(trial))[0].startswith("No votes yet. 40 votes on 40 prompts at 30% ties")
+    assert verdict(results(trial))[0].startswith(
+        "No votes yet. 40 votes on 40 prompts at 30 % ties"
+    )
     sitting = Sitting(tmp_path, "Ann")
     choose = prefers(MERGED, 0.5, random.Random(3), 0.3)
     for _ in range(20):

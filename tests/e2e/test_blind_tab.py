@@ -400,7 +400,7 @@ def test_whole_way_on_the_demo_models(studio: Visited, visit: Callable[..., Page
     page = visit(studio.url)
     page.get_by_role("tab", name="Blind").click()
     page.get_by_role("button", name="New trial").click()
-    expect(page.get_by_text("find a true 65% preference in")).to_be_visible()
+    expect(page.get_by_text("find a true 65 % preference in")).to_be_visible()
     assert page.evaluate(NAMELESS) == []
     page.get_by_label("The model that should be better").select_option("Another …")
     page.get_by_label("Folder, Hub id or endpoint").first.fill("demo/models/instruct")

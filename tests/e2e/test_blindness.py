@@ -14,13 +14,13 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Page, Request, expect
-from tests.ui.blind.test_rating import ASKED, text_by_side, two_secrets
 
 from studio.arena.prompts import Prompt
 from tests.e2e.blind_client import BlindClient
 from tests.e2e.conftest import Visited
 from tests.e2e.recorder import Recorder
 from tests.e2e.test_blind_tab import rate, settle
+from tests.ui.blind.test_rating import ASKED, text_by_side, two_secrets
 from tests.ui.canned import canned_trial, plain, prompts
 
 CANARIES = ("zyxomma-merge-7b", "quokkaline-70b")

@@ -59,8 +59,8 @@ def alike(found: Found, utilisation: float) -> tuple[list[Gpu], list[str]]:
             gpus.append(gpu)
     if not gpus:
         raise StudioError(
-            f"all GPUs are in use: each must have {utilisation:.0%} of its memory free; stop what "
-            "runs there (nvidia-smi shows it)"
+            f"all GPUs are in use: each must have {100 * utilisation:.0f} % of its memory free; "
+            "stop what runs there (nvidia-smi shows it)"
         )
     return gpus, notes
 

@@ -100,7 +100,7 @@ def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     planned = form.planned(FILLED, ledger)
     assert (planned["prompts"], planned["votes"], planned["answers"]) == (8, 8, 48)
-    assert planned["sentence"].startswith("8 votes on 8 prompts at 30% ties find a true 65%")
+    assert planned["sentence"].startswith("8 votes on 8 prompts at 30 % ties find a true 65 %")
     assert (planned["left"], planned["seen"]) == (0.05, 0)
     ledger.burn(design, prompts[:3], "results read")
     assert form.planned(FILLED, ledger)["seen"] == 3
