@@ -12,11 +12,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = str(ROOT / "tests/ui/stand_in.py")
 TOKEN = "a token for the tests"
+expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
 # The studio as it is, but with merges by the stand-in.
 WITH_STAND_IN = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})

@@ -20,7 +20,6 @@ from tests.arena.trials import rate_all
 from tests.e2e.conftest import ROOT, TOKEN, Visited
 from tests.ui.canned import canned_trial, prompts
 
-expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 TOO_WIDE = """[...document.querySelectorAll("#blind-tab .ms *")].filter((e) => {
     const box = e.getBoundingClientRect();
@@ -235,7 +234,7 @@ def test_results_are_read_after_the_reveal(
     page.get_by_role("button", name="‹ Trials").click()
     page.get_by_label("Trial read").get_by_role("button", name="Results").click()
     expect(page.get_by_text("Explored, nothing is claimed")).to_be_visible()
-    expect(page.locator(".bl-results .main-svg").first).to_be_visible(timeout=20_000)
+    expect(page.locator(".bl-results .main-svg").first).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Report (HTML)").click()
     download.value.save_as(tmp_path / "report.html")
@@ -355,7 +354,7 @@ def test_vote_whose_answer_is_lost_is_stored_once(
     page.route("**/component_server/", lose)
     page.keyboard.press("2")
     expect(page.get_by_text("your vote is not stored yet")).to_be_visible()
-    expect(page.locator(".bl-count")).to_have_text("2 of 3", timeout=10_000)
+    expect(page.locator(".bl-count")).to_have_text("2 of 3")
     expect(page.get_by_text("your vote is not stored yet")).to_have_count(0)
     assert [row["winner"] for row in ratings(studio, trial)] == ["model_b"]
     page.context.close()

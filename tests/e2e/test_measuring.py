@@ -28,7 +28,7 @@ def studio(start: Callable[..., Visited]) -> Visited:
 
 def estimated(page: Page) -> None:
     expect(page.get_by_text("Estimated from")).to_contain_text("of the weights: shares within ±")
-    expect(page.get_by_role("button", name="Measure exactly")).to_be_enabled(timeout=20_000)
+    expect(page.get_by_role("button", name="Measure exactly")).to_be_enabled()
     expect(page.locator(".ms-chip", has_text="estimated")).to_be_visible()
 
 
@@ -45,25 +45,25 @@ def test_an_estimate_is_measured_cancelled_and_replaced(
     estimated(page)
     page.get_by_role("button", name="Measure exactly").click()
     bar = page.get_by_role("progressbar", name="Progress of measuring")
-    expect(bar).to_have_attribute("aria-valuenow", "50", timeout=20_000)
+    expect(bar).to_have_attribute("aria-valuenow", "50")
     page.get_by_label(FIELD).fill("0.61")  # tuning goes on meanwhile
     page.reload()
-    expect(page.get_by_text("measuring exactly, 50 %")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("measuring exactly, 50 %")).to_be_visible()
     expect(page.get_by_label(FIELD)).to_have_value("0.61")
 
     other = visit(studio.url)
-    expect(other.get_by_text("measuring exactly, 50 %")).to_be_visible(timeout=20_000)
+    expect(other.get_by_text("measuring exactly, 50 %")).to_be_visible()
     other.get_by_role("button", name="Cancel measuring").click()
     for each in (page, other):
-        expect(each.get_by_role("button", name="Measure exactly")).to_be_enabled(timeout=20_000)
+        expect(each.get_by_role("button", name="Measure exactly")).to_be_enabled()
         estimated(each)
     guess = shares(page)
 
     (studio.data / "go").touch()
     other.get_by_role("button", name="Measure exactly").click()
-    expect(other.get_by_text("Exact: from the angles")).to_be_visible(timeout=30_000)
+    expect(other.get_by_text("Exact: from the angles")).to_be_visible()
     page.get_by_label(FIELD).fill("0.6")
     page.get_by_label(FIELD).fill("0.61")
-    expect(page.locator(".ms-chip", has_text="exact")).to_be_visible(timeout=20_000)
+    expect(page.locator(".ms-chip", has_text="exact")).to_be_visible()
     expect(page.get_by_role("button", name="Measure exactly")).to_have_count(0)
     assert shares(page) == pytest.approx(guess, abs=2)

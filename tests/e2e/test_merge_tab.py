@@ -48,13 +48,13 @@ def shares(page: Page) -> list[str]:
 def drawn(page: Page, row: str) -> list[float]:
     """The sources' shares at a row of the chart, as it is drawn: 3 is a layer, head is outside."""
     chart = page.get_by_role("img", name="Share of each source by layer")
-    expect(chart.locator(".trace").first).to_be_attached(timeout=30_000)
+    expect(chart.locator(".trace").first).to_be_attached()
     found: list[float] = chart.evaluate(READ_SHARES, row)
     return found
 
 
 def settled(page: Page) -> Page:
-    expect(page.get_by_text("Exact: from the angles")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Exact: from the angles")).to_be_visible()
     return page
 
 
@@ -64,7 +64,7 @@ def name(page: Page, text: str) -> None:
 
 def test_tune_merge_and_generate(studio: Visited, visit: Callable[..., Page]) -> None:
     page = settled(visit(studio.url))
-    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Ready to merge.")).to_be_visible()
     before, before_drawn = shares(page), drawn(page, "3")
     knob = page.get_by_role("slider", name=LAST).locator(".ms-knob").bounding_box()
     assert knob is not None
@@ -101,12 +101,12 @@ def go_on(page: Page, result: str) -> None:
     done = page.locator(".ms-work")
     done.get_by_role("button", name="Serve it: tuned").click()
     serve = page.get_by_role("group", name="Models to serve")
-    expect(serve.locator(":checked")).to_have_count(1, timeout=20_000)
+    expect(serve.locator(":checked")).to_have_count(1)
     expect(serve.locator(":checked")).to_have_attribute("data-model", result)
     page.get_by_role("tab", name="Merge").click()
     done.get_by_role("button", name="Compare it blind: tuned").click()
     first = page.get_by_label("The model that should be better")
-    expect(first).to_have_value("tuned", timeout=20_000)
+    expect(first).to_have_value("tuned")
     page.get_by_role("tab", name="Merge").click()
 
 
@@ -328,9 +328,9 @@ def test_restart_of_the_studio_keeps_the_tuning(
         page.get_by_label(f"{LAST}, exact value").fill("0.66")
         first.process.terminate()
         assert first.process.wait(20) == 0
-        expect(page.get_by_text("The studio does not answer.")).to_be_visible(timeout=10_000)
+        expect(page.get_by_text("The studio does not answer.")).to_be_visible()
         start("-c", WITH_STAND_IN, STUDIO_PORT=first.url.rpartition(":")[2])
-        expect(page.get_by_text("The studio does not answer.")).to_be_hidden(timeout=10_000)
+        expect(page.get_by_text("The studio does not answer.")).to_be_hidden()
         assert page.evaluate("window.mark") == "the same page"
         expect(page.get_by_label(f"{LAST}, exact value")).to_have_value("0.66")
 
@@ -351,8 +351,8 @@ def test_progress_is_shared_survives_reload_and_cancels(
     expect(other.get_by_text("“slow” is being merged")).to_be_visible()
     expect(other.get_by_role("button", name="Merge", exact=True)).to_be_disabled()
     other.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("“slow”: cancelled")).to_be_visible(timeout=10_000)
-    expect(other.get_by_text("“slow”: cancelled")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("“slow”: cancelled")).to_be_visible()
+    expect(other.get_by_text("“slow”: cancelled")).to_be_visible()
     expect(page.get_by_role("button", name="Merge", exact=True)).to_be_enabled()
 
 
@@ -360,7 +360,7 @@ def test_failure_is_told(stand_in: Visited, visit: Callable[..., Page]) -> None:
     page = settled(visit(stand_in.url))
     name(page, "crash")
     page.get_by_role("button", name="Merge", exact=True).click()
-    expect(page.get_by_text("“crash”: failed")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("“crash”: failed")).to_be_visible()
     expect(page.get_by_role("alert")).to_contain_text("ended with code 1")
     page.get_by_text("What it said").click()
     expect(page.get_by_text("the disk is on fire")).to_be_visible()

@@ -20,7 +20,6 @@ LOOKS_BAD = """element => {
     return same;
 }"""
 UP = 90_000  # an embedded engine takes some seconds to import what it needs
-expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def studio(start: Callable[..., Visited]) -> Iterator[Visited]:
 
 def serving(page: Page) -> Page:
     page.get_by_role("tab", name="Serve").click()
-    expect(page.get_by_role("region", name="Models")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("region", name="Models")).to_be_visible()
     return page
 
 
@@ -40,7 +39,7 @@ def engine(page: Page, label: str = "story") -> Locator:
 
 def choose(page: Page, *labels: str) -> None:
     boxes = page.get_by_role("region", name="Models").get_by_role("checkbox")
-    expect(boxes.first).to_be_visible(timeout=20_000)
+    expect(boxes.first).to_be_visible()
     for box in boxes.all():
         wanted = (box.get_attribute("data-model") or "").rpartition("/")[2] in labels
         box.set_checked(wanted)
@@ -83,12 +82,12 @@ def test_plan_start_reload_talk_change_weights_and_stop(
     message.fill("Tell me of the sea.")
     message.press("Enter")
     answer = page.locator(".ms-assistant .ms-said")
-    expect(answer).not_to_be_empty(timeout=30_000)
+    expect(answer).not_to_be_empty()
     facts = page.locator(".ms-assistant .ms-facts")
-    expect(facts).to_have_text(re.compile(r"\d+ tokens in [\d.]+ s"), timeout=30_000)
-    expect(page.get_by_role("button", name="Again")).to_be_enabled(timeout=30_000)
+    expect(facts).to_have_text(re.compile(r"\d+ tokens in [\d.]+ s"))
+    expect(page.get_by_role("button", name="Again")).to_be_enabled()
     said = answer.inner_text()
-    expect(other.locator(".ms-assistant .ms-said")).to_have_text(said, timeout=15_000)
+    expect(other.locator(".ms-assistant .ms-said")).to_have_text(said)
     page.reload()
     page = serving(page)
     expect(page.locator(".ms-user .ms-said")).to_have_text("Tell me of the sea.")
@@ -97,14 +96,14 @@ def test_plan_start_reload_talk_change_weights_and_stop(
     engine(page).get_by_label("Model to change to").select_option(label="instruct")
     engine(page).get_by_role("button", name="Change weights").click()
     changed = engine(page, "instruct")
-    expect(changed.get_by_role("status")).to_have_text("ready", timeout=30_000)
+    expect(changed.get_by_role("status")).to_have_text("ready")
     expect(changed).to_contain_text(re.compile(r"Weights changed in [\d.]+ s: .*B, .*B/s"))
     changed.get_by_role("button", name="Stop", exact=True).click()
-    expect(changed.get_by_role("status")).to_have_text("stopped", timeout=30_000)
+    expect(changed.get_by_role("status")).to_have_text("stopped")
     expect(page.get_by_text("Start an engine to talk to it.")).to_be_visible()
     changed.get_by_role("button", name="Remove").click()
     expect(page.get_by_text("No engine runs.")).to_be_visible()
-    expect(other.get_by_text("No engine runs.")).to_be_visible(timeout=10_000)
+    expect(other.get_by_text("No engine runs.")).to_be_visible()
 
 
 def test_sampling_format_and_a_stopped_answer(studio: Visited, visit: Callable[..., Page]) -> None:
@@ -136,7 +135,7 @@ def test_sampling_format_and_a_stopped_answer(studio: Visited, visit: Callable[.
     expect(page.get_by_label("Sampling preset")).to_have_value("hot")
     page.reload()
     page = serving(page)
-    expect(page.get_by_label("Sampling preset")).to_have_value("hot", timeout=10_000)
+    expect(page.get_by_label("Sampling preset")).to_have_value("hot")
     page.get_by_text("Sampling: every parameter").click()
     expect(page.get_by_label("Temperature")).to_have_value("1.4")
     page.get_by_role("button", name="Forget preset").click()
@@ -149,7 +148,7 @@ def test_sampling_format_and_a_stopped_answer(studio: Visited, visit: Callable[.
     expect(page.get_by_label("Message", exact=True)).to_have_value("Go on.")
     page.get_by_label("Sampling preset").select_option("wild")
     page.get_by_role("button", name="Send").click()
-    expect(page.locator(".ms-assistant .ms-said")).not_to_be_empty(timeout=30_000)
+    expect(page.locator(".ms-assistant .ms-said")).not_to_be_empty()
     page.get_by_role("button", name="Clear").click()
     expect(page.locator(".ms-turn")).to_have_count(0)
 
@@ -233,11 +232,11 @@ def test_the_tab_is_the_owners(start: Callable[..., Visited], visit: Callable[..
     owned = start("app.py", STUDIO_HOST="0.0.0.0", STUDIO_OWNER_TOKEN=TOKEN)
     page = visit(owned.url)
     page.get_by_role("tab", name="Serve").click()
-    expect(page.get_by_text("Serving is the owner's")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Serving is the owner's")).to_be_visible()
     expect(page.get_by_role("region", name="Models")).to_be_hidden()
     page.get_by_label("Owner token").fill(TOKEN)
     page.get_by_role("button", name="Enter").click()
-    expect(page.get_by_role("region", name="Models")).to_be_visible(timeout=10_000)
+    expect(page.get_by_role("region", name="Models")).to_be_visible()
     expect(page.get_by_text("Serving is the owner's")).to_be_hidden()
 
 

@@ -43,13 +43,13 @@ def page(studio: Visited, visit: Callable[..., Page]) -> Page:
 
 
 def settled(page: Page) -> Page:
-    expect(page.get_by_text("Exact: from the angles")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Exact: from the angles")).to_be_visible()
     return page
 
 
 def chart(page: Page, name: str) -> Locator:
     found = page.get_by_role("img", name=name)
-    expect(found.locator(".trace").first).to_be_attached(timeout=30_000)
+    expect(found.locator(".trace").first).to_be_attached()
     return found
 
 
@@ -280,14 +280,14 @@ def test_slices_have_the_outside_places_that_follow_them(page: Page, tmp_path: P
 
 
 def test_what_was_said_of_a_recipe_does_not_outlast_it(page: Page, tmp_path: Path) -> None:
-    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Ready to merge.")).to_be_visible()
     file = tmp_path / "ties.yaml"
     file.write_text("merge_method: ties\n")
     page.set_input_files("input[type=file]", file)
     expect(page.get_by_role("alert")).to_contain_text("not supported")
     page.get_by_label("Recipe", exact=True).select_option("demo")
     expect(page.get_by_role("alert")).to_have_count(0)
-    expect(page.get_by_text("Ready to merge.")).to_be_visible(timeout=30_000)  # checked anew
+    expect(page.get_by_text("Ready to merge.")).to_be_visible()  # checked anew
     page.get_by_role("button", name="Edit component-1").click()
     page.get_by_label("component-1, t = 1", exact=True).select_option("")
     other = page.get_by_label("component-1, t = 1: folder or Hub name of a model")
@@ -339,14 +339,14 @@ def test_heatmap_of_angles_and_distances(page: Page) -> None:
 
 def chart_of_heat(page: Page) -> Locator:
     found = page.get_by_role("img", name="Layers by modules")
-    expect(found.locator(".heatmaplayer .hm").first).to_be_attached(timeout=30_000)
+    expect(found.locator(".heatmaplayer .hm").first).to_be_attached()
     return found
 
 
 def test_base_model_shows_what_changed_against_it(page: Page) -> None:
     before = page.locator(".ms-legend strong").all_inner_texts()
     page.get_by_label("Compare", exact=True).select_option("demo/models/base")
-    expect(page.get_by_text("Share by layer, % of the task vectors")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Share by layer, % of the task vectors")).to_be_visible()
     settled(page)
     expect(page.locator(".ms-words")).to_contain_text("what changed from")
     assert page.locator(".ms-legend strong").all_inner_texts() != before
@@ -428,7 +428,7 @@ def test_undo_and_redo_outlast_a_reload(page: Page) -> None:
     expect(redo).to_be_disabled()
     other = page.context.new_page()  # begins with the latest recipe, and a history of its own
     other.goto(page.url)
-    expect(other.get_by_role("button", name="Undo", exact=True)).to_be_disabled(timeout=30_000)
+    expect(other.get_by_role("button", name="Undo", exact=True)).to_be_disabled()
 
 
 def test_two_tabs_do_not_disturb_each_other(page: Page, studio: Visited) -> None:
@@ -436,12 +436,12 @@ def test_two_tabs_do_not_disturb_each_other(page: Page, studio: Visited) -> None
     page.wait_for_function("localStorage.getItem('merge-studio-draft')?.includes('0.61')")
     other = page.context.new_page()
     other.goto(studio.url)
-    expect(field(other, LAST)).to_have_value("0.61", timeout=30_000)  # begins with the latest
+    expect(field(other, LAST)).to_have_value("0.61")  # begins with the latest
     field(other, LAST).fill("0.16")
     other.wait_for_function("localStorage.getItem('merge-studio-draft')?.includes('0.16')")
     for tab, value in ((page, "0.61"), (other, "0.16")):
         tab.reload()
-        expect(field(tab, LAST)).to_have_value(value, timeout=30_000)
+        expect(field(tab, LAST)).to_have_value(value)
 
 
 def test_phone_has_room_for_fingers(studio: Visited, visit: Callable[..., Page]) -> None:
