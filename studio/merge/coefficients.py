@@ -12,7 +12,7 @@ from itertools import compress
 
 import numpy as np
 
-from studio.errors import StudioError
+from studio.errors import StudioError, nearest
 from studio.merge.gradient import Floats, Parameter, evaluate
 from studio.merge.layout import Integers, Layout
 from studio.merge.methods import METHODS, cosine
@@ -43,6 +43,23 @@ def settings_of(recipe: Recipe, layout: Layout) -> list[dict[str, Floats]]:
     can do nothing with the values.
     """
     return [_stage_values(stage, layout) for stage in recipe.stages]
+
+
+def idle_filters(recipe: Recipe, layout: Layout) -> list[str]:
+    """A sentence for each filter that is in no tensor's name: its rule changes nothing."""
+    words = sorted({word for tensor in layout.names for word in tensor.split(".")})
+    idle = []
+    for stage in recipe.stages:
+        inputs = [entry.settings for part in stage.slices for entry in part.inputs]
+        levels = (*inputs, *(part.settings for part in stage.slices), stage.settings)
+        for name, rule in ((n, r) for level in levels for n, rules in level.items() for r in rules):
+            if not any(rule.matches(tensor) for tensor in layout.names):
+                meant = nearest(rule.filter or "", words)
+                idle.append(
+                    f'stage {stage.title}: the rule of {name} for "{rule.filter}" changes nothing, '
+                    f"no tensor has that in its name{meant}"
+                )
+    return list(dict.fromkeys(idle))
 
 
 def solve(recipe: Recipe, gram: Floats, settings: list[dict[str, Floats]]) -> list[StageMix]:

@@ -1,5 +1,6 @@
 """The files beside the weights of a finished merge: config, index, tokenizer, card and report."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -52,11 +53,16 @@ def write_companions(
     files |= _tokenizer(base, template, changed)
     files[RECIPE] = dump_recipe(plan.recipe).encode()
     files[CARD] = make_card(plan, report, prompt).encode()
-    report["files"] = sorted(files)
+    report["files"] = {name: digest(files[name]) for name in sorted(files)}
     files[REPORT] = report_text(report).encode()
     for name, content in files.items():
         _write(folder / name, content)
     sync_folder(folder)
+
+
+def digest(content: bytes) -> str:
+    """By which a companion is known again, as the report notes it."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _index(plan: Plan) -> dict[str, object]:

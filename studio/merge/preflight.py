@@ -10,7 +10,7 @@ from typing import Any
 
 from studio import chat_template
 from studio.errors import StudioError
-from studio.merge.coefficients import settings_of
+from studio.merge.coefficients import idle_filters, settings_of
 from studio.merge.compare import (
     compare_configs,
     language_config,
@@ -110,6 +110,7 @@ def _plan(
     found.problems += space_problems(out, shards, sources)
     with found.noting():
         settings_of(recipe, layout)
+        found.warnings += idle_filters(recipe, layout)
     if found.problems:
         folders = {source.label: source.path for source in sources}
         rows = {source.label: rows_of(source) for source in sources}

@@ -19,7 +19,7 @@ from studio.merge.recipe_files.recipe_dump import dump_recipe, fingerprint
 from studio.weights.dtypes import TORCH_NAMES
 
 FILE = "merge-report.json"
-FORMAT = 1
+FORMAT = 2
 DIGITS = 6  # significant digits of what is there to be read; weights are exact
 
 Report = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.errors import StudioError
 from studio.merge import report
-from studio.merge.companions import INDEX_FILE
+from studio.merge.companions import CARD, INDEX_FILE, digest
 from studio.merge.compare import value_of
 from studio.merge.layout import Layout, is_head
 from studio.merge.recipe_files.recipe_dump import fingerprint as recipe_fingerprint
@@ -66,29 +66,35 @@ class _Verification:
         self._tensors: dict[str, TensorInfo] = {}
 
     def files(self) -> None:
-        """Every file that was written is there, and no shard that was not."""
-        noted = self._report.get("files")
-        noted = [n for n in noted if isinstance(n, str)] if isinstance(noted, list) else []
+        """Every file that was written is there and unchanged, but for the card; no other shard."""
+        noted = _companions(self._folder / report.FILE, self._report)
         missing = [n for n in (*noted, *self._records) if not (self._folder / n).is_file()]
+        kept = noted.keys() - {CARD, *missing}
+        changed = sorted(n for n in kept if digest((self._folder / n).read_bytes()) != noted[n])
         self.problems += [f"{name} is missing; it was written" for name in missing]
+        self.problems += [f"{name} has changed since it was written" for name in changed]
         found = {path.name for path in self._folder.glob("*.safetensors")}
         for name in sorted(found - self._records.keys()):
             self.problems.append(
                 f"{name} is not a file of this merge; remove it, tools may load it"
             )
-        self._note(f"{len(noted) + len(self._records)} files that were written are there", missing)
+        count = len(noted) + len(self._records)
+        self._note(
+            f"{count} files that were written are there, those beside the weights unchanged",
+            missing + changed,
+        )
 
     def shards(self) -> None:
         """Size, header, digest and values of every shard."""
-        for name, (size, digest) in self._records.items():
+        for name, (size, expected) in self._records.items():
             path = self._folder / name
             if not path.is_file():
                 continue
-            problems = self._shard(path, size, digest)
+            problems = self._shard(path, size, expected)
             self.problems += [f"{name}: {problem}" for problem in problems]
             self._note(f"{name}: size, header, digest and values of {size:,} bytes", problems)
 
-    def _shard(self, path: Path, size: int, digest: str) -> list[str]:
+    def _shard(self, path: Path, size: int, expected: str) -> list[str]:
         if (found := path.stat().st_size) != size:
             return [f"{found:,} bytes long, {size:,} were written"]
         try:
@@ -96,8 +102,8 @@ class _Verification:
         except StudioError as error:
             return [str(error)]
         problems = []
-        if (read := digest_file(path)) != digest:
-            problems.append(f"its digest is {read}, written was {digest}: bytes have changed")
+        if (read := digest_file(path)) != expected:
+            problems.append(f"its digest is {read}, written was {expected}: bytes have changed")
         for name in self._tensors.keys() & tensors.keys():
             problems.append(f"{name} is also in {self._tensors[name].file.name}")
         self._tensors |= tensors
@@ -190,13 +196,22 @@ def _shard_records(path: Path, content: dict[str, object]) -> dict[str, tuple[in
     records = {}
     for entry in entries:
         match entry:
-            case {"file": str(file), "size": int(size), "digest": str(digest)} if (
+            case {"file": str(file), "size": int(size), "digest": str(expected)} if (
                 Path(file).name == file
             ):
-                records[file] = (size, digest)
+                records[file] = (size, expected)
             case _:
                 raise StudioError(f"{path}: {shown(entry)} does not describe a shard; merge again")
     return records
+
+
+def _companions(path: Path, content: dict[str, object]) -> dict[str, str]:
+    """The digest of each file beside the weights by its name."""
+    match content.get("files"):
+        case dict(noted) if all(Path(n).name == n and type(d) is str for n, d in noted.items()):
+            return noted
+        case other:
+            raise StudioError(f"{path}: files is {shown(other)}, not digests by name; merge again")
 
 
 def _is_finite(info: TensorInfo) -> bool:

@@ -253,6 +253,15 @@ def test_a_rule_that_matches_nothing_is_listed_with_the_rest(
     refused(recipe, "- rope_theta differs", "- stage Result: no rule of t matches model.embed")
 
 
+def test_a_rule_for_no_tensor_is_a_warning(recipe: Path) -> None:
+    rules = "t: [{filter: self_atn, value: 1}, {filter: mlp, value: 0.2}, {value: 0.5}]}"
+    recipe.write_text(recipe.read_text().replace("t: 0.5}", rules))
+    assert list(plan_for(recipe).warnings) == [
+        'stage Result: the rule of t for "self_atn" changes nothing, no tensor has that in its '
+        'name (did you mean "self_attn"?)'
+    ]
+
+
 Usage = namedtuple("Usage", "total used free")
 
 

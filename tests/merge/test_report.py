@@ -34,7 +34,7 @@ def tensor(report: Report, name: str) -> dict[str, object]:
 
 
 def test_report_names_what_was_merged(finished: Finished, report: Report) -> None:
-    assert (report["format"], report["studio"]) == (1, __version__)
+    assert (report["format"], report["studio"]) == (2, __version__)
     assert load_recipe(report["recipe"]["yaml"]) == finished.plan.recipe
     assert report["recipe"]["fingerprint"] == fingerprint(finished.plan.recipe)
     assert [s["name"] for s in report["sources"]] == ["a", "b", "c"]

@@ -97,6 +97,12 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("nan", poison, "NaN or infinite values in model.embed_tokens.weight"),
     ("shard", lambda f: first_shard(f).unlink(), r"model-00001-of-\d+.safetensors is missing"),
     ("tokenizer", lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    ("bad tokenizer", lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json has chan"),
+    (
+        "heads",
+        lambda f: edit(f / "config.json", lambda c: c.update(num_attention_heads=7)),
+        "config.json has changed since it was written",
+    ),
     ("card", lambda f: (f / "README.md").unlink(), "README.md is missing"),
     ("index", lambda f: (f / INDEX).unlink(), "so tools cannot find the weights"),
     (
@@ -152,6 +158,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
         lambda f: edit(f / REPORT, lambda c: c["shards"][0].update(file="../a")),
         "does not describe a shard",
     ),
+    ("files", lambda f: edit(f / REPORT, lambda c: c.update(files=["a"])), "not digests by name"),
     ("format", lambda f: edit(f / REPORT, lambda c: c.update(format=9)), "not a report of format"),
     ("no report", lambda f: (f / REPORT).unlink(), "no merge-report.json"),
 ]
