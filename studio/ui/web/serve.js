@@ -40,7 +40,7 @@ async function findModels(force = false) {
   if (found.offline) { recipeText = null; return; }
   if (!found.error) {
     models = found.models;
-    const known = models.map((entry) => entry.model);
+    const known = [...models.map((entry) => entry.model), ...kept.added]; // one may have been added since it asked
     if (kept.chosen.some((model) => !known.includes(model))) { kept.chosen = kept.chosen.filter((model) => known.includes(model)); keep(); findPlan(); }
   }
   list.show(found);
