@@ -69,6 +69,19 @@ class Layout:
         return names, np.array([numbers[label] for label in labels], dtype=np.int64)
 
     @cached_property
+    def outside(self) -> dict[Place, str]:
+        """For each place outside the layers the filter that is for its tensors alone, if any is."""
+        found: dict[Place, str] = {}
+        for where in ("embeddings", "norm", "head"):
+            own = [n for n, p in zip(self.names, self.places, strict=True) if p == where]
+            others = [n for n, p in zip(self.names, self.places, strict=True) if p != where]
+            for word in _parts(own[0]) if own else ():
+                if all(word in n for n in own) and not any(word in n for n in others):
+                    found[where] = word
+                    break
+        return found
+
+    @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The part of a layer that each tensor belongs to."""
         return tuple(_group(name) for name in self.names)
@@ -83,6 +96,16 @@ class Layout:
         wanted = set(names)
         kept = [row for row, name in enumerate(self.names) if name in wanted]
         return Layout(tuple(self.names[row] for row in kept), self.layers[kept], self.num_layers)
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a tensor's name and whatever stands together, the shortest first."""
+    parts = name.split(".")[:-1]
+    return [
+        ".".join(parts[at : at + count])
+        for count in range(1, len(parts) + 1)
+        for at in range(len(parts) - count + 1)
+    ]
 
 
 def place(name: str, layer: int) -> Place:

@@ -15,6 +15,7 @@ from studio.ui.background import STUDIO
 from studio.ui.merge.bases import Bases
 from studio.ui.merge.presets import presets
 from studio.ui.merge.tuning import Tuner
+from tests.checkpoints import write_checkpoint
 from tests.e2e.conftest import WITH_STAND_IN, Visited
 
 DEMO = presets()["demo"].recipe
@@ -277,6 +278,25 @@ def test_slices_have_the_outside_places_that_follow_them(page: Page, tmp_path: P
     assert [rule.filter for rule in first.settings["t"]] == [None]
     assert [rule.filter for rule in last.settings["t"]] == ["lm_head", None]
     assert_shown(page, exported(page))
+
+
+def test_places_outside_are_called_as_the_models_call_them(page: Page, tmp_path: Path) -> None:
+    a, b = (write_checkpoint(tmp_path / n, "gpt_neox", seed=k) for k, n in enumerate("ab", 1))
+    file = tmp_path / "neox.yaml"
+    head = f"merge_method: slerp\nbase_model: {a}\nparameters: {{t: 0.3}}\n"
+    file.write_text(f"{head}models: [{{model: {a}}}, {{model: {b}}}]\n")
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_label("Recipe", exact=True)).to_contain_text("neox.yaml")
+    settled(page)
+    page.get_by_label("Result, lm_head, t", exact=True).fill("0.9")
+    rules = exported(page).final.settings["t"]
+    assert [(rule.filter, rule.anchors) for rule in rules] == [
+        ("embed_out", (0.9,)),
+        (None, (0.3,)),
+    ]
+    show(page, "Tensors")
+    row = page.get_by_role("row", name="embed_out.weight")
+    expect(row.get_by_role("cell").nth(2)).to_have_text("0.9")
 
 
 def test_what_was_said_of_a_recipe_does_not_outlast_it(page: Page, tmp_path: Path) -> None:

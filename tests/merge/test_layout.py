@@ -53,6 +53,22 @@ def test_place_of_a_tensor_outside_the_layers(name: str, place: str) -> None:
     assert dict(zip(layout.names, layout.places, strict=True))[name] == place
 
 
+LLAMA = {"embeddings": "embed_tokens", "norm": "model.norm", "head": "lm_head"}
+NEOX = {"embeddings": "embed_in", "norm": "final_layer_norm", "head": "embed_out"}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_places_outside_have_a_filter_of_their_own(arch: str) -> None:
+    expected = dict(NEOX if arch == "gpt_neox" else LLAMA)
+    if arch == "gemma":
+        del expected["head"]
+    assert Layout.of(list(Toy(arch).tensors()), 4).outside == expected
+
+
+def test_a_place_that_no_filter_is_for_alone_has_none() -> None:
+    assert Layout.of(GPT2, 2).outside == {"norm": "ln_f"}
+
+
 def test_numbers_of_experts_are_not_layers() -> None:
     names = [
         f"model.layers.{i}.block_sparse_moe.experts.{j}.w1.weight" for i in range(2) for j in (0, 1)

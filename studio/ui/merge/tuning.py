@@ -41,6 +41,7 @@ class Tuner:
             shown = charts(found, off, with_heatmap=with_heatmap)
         return {
             "layers": basis.layout.num_layers,
+            "outside": basis.layout.outside,
             "basis": "assumed" if gram is None else "estimated" if estimate else "exact",
             "sampled": round(estimate.part, 5) if estimate else None,
             "measuring": is_measuring,

@@ -2,11 +2,18 @@
 const METHODS = props.value.methods; // { name: { inputs, least, needs_base, settings: { name: … } } }
 const isTuned = (method, name) => { const about = METHODS[method]?.settings[name]; return !(about?.switch || about?.fixed); };
 const copyOf = (value) => JSON.parse(JSON.stringify(value));
+// Outside the layers, and the filter for each place: Llama's until a preview tells the models' own.
 const OUTSIDE = [
   { row: "embeddings", filter: "embed_tokens", title: "Embeddings" },
   { row: "norm", filter: "model.norm", title: "Final norm" },
   { row: "head", filter: "lm_head", title: "lm_head" },
 ];
+const placesOutside = () => OUTSIDE.filter((place) => place.filter);
+function nameOutside(filters) { // { row: filter }; whether anything is called otherwise than before
+  const before = JSON.stringify(OUTSIDE);
+  for (const place of OUTSIDE) place.filter = filters[place.row] ?? "";
+  return JSON.stringify(OUTSIDE) !== before;
+}
 
 function sourcesOf(recipe) { // in the server's order: the base of the result first
   const byName = new Map(recipe.stages.filter((x) => x.name).map((x) => [x.name, x]));
@@ -37,15 +44,15 @@ function parametersOf(stage, layers) {
     }
   };
   stage.slices.forEach((part, index) => {
-    const places = OUTSIDE.filter(({ row }) => index === (row === "embeddings" ? 0 : spans.length - 1));
+    const places = placesOutside().filter(({ row }) => index === (row === "embeddings" ? 0 : spans.length - 1));
     part.inputs.forEach((input) => add(input.settings, [spans[index]], input.model, places));
     add(part.settings, [spans[index]], null, places);
   });
-  add(stage.settings, spans, null, OUTSIDE);
+  add(stage.settings, spans, null, placesOutside());
   return found;
 }
 
-const isOutside = (rule) => OUTSIDE.some((place) => place.filter === rule.filter);
+const isOutside = (rule) => placesOutside().some((place) => place.filter === rule.filter);
 const mainRule = (rules) => rules.find((rule) => rule.filter === null);
 
 function valueAt(anchors, position) {

@@ -130,9 +130,9 @@ async function requestPreview() {
     if (sent !== page.recipe || shape !== shapeOf(page.recipe) || base !== page.base) { waiting = true; continue; }
     page.error = answer.error || "";
     if (!answer.error) {
-      const isOtherDepth = layersNow() !== answer.layers;
+      const isOtherDepth = layersNow() !== answer.layers, isRenamed = nameOutside(answer.outside);
       page.preview = answer;
-      if (isOtherDepth) rebuild(); else refresh();
+      if (isOtherDepth || isRenamed) rebuild(); else refresh();
       clearTimeout(again);
       if (answer.measuring) again = setTimeout(requestPreview, answer.progress === null ? 500 : 1000);
       checkOnce();
