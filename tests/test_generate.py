@@ -18,6 +18,9 @@ from studio.arena.trial import open_trial
 from studio.cli import generate as generate_cli
 from studio.cli.speaking import EngineSpeaker, Start
 from studio.errors import StudioError
+from studio.merge import Options, check, load_recipe
+from studio.merge.recipe_files.recipe_dump import fingerprint
+from studio.merge.run import merge
 from studio.serve.batch import Completions
 from studio.serve.engine import Completion, Identity, Piece
 from studio.serve.engine import Prompt as Sent
@@ -94,6 +97,16 @@ def test_a_model_is_asked_in_its_format_with_every_parameter() -> None:
         "fingerprint": "f00",
         "tensor_parallel_size": "1",
     }
+
+
+def test_the_recipe_of_a_merge_is_told(tmp_path: Path) -> None:
+    recipe = load_recipe((ROOT / "recipes" / "demo.yaml").read_text())
+    out = tmp_path / "merged"
+    merge(check(recipe, Options(), out), out, on_progress=lambda progress: None)
+    engine, used = Echo(), choose("vicuna", None)
+    found = EngineSpeaker(engine, used, out, None).identity
+    assert found["recipe"] == fingerprint(recipe)
+    assert "recipe" not in EngineSpeaker(engine, used, DEMO, None).identity
 
 
 def test_a_short_context_leaves_the_oldest_out_and_says_so() -> None:

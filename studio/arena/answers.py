@@ -48,7 +48,7 @@ class AnswerKey:
 class Answer:
     """An answer and where it comes from.
 
-    `identity`: what the engine knows of the model (fingerprint, dtype, quantisation, engine).
+    `identity`: what is known of the model (fingerprint, recipe, dtype, quantisation, engine).
     `prompt_format`: the chat template used. `sampling`: every parameter sent, `seed` among them.
     `messages_hash`: of the conversation as it was sent. `made`: UTC, ISO 8601.
     """

@@ -32,7 +32,8 @@ class Ask:
 class Speaker(Protocol):
     """A model that is ready to answer.
 
-    `identity`: what is known of it, under the names fingerprint, dtype, quantisation, engine.
+    `identity`: what is known of it, under the names fingerprint, recipe (of a merge), dtype,
+    quantisation, engine.
     `prompt_format`: the name of the chat template it is asked in.
     """
 

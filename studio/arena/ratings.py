@@ -27,6 +27,7 @@ a whole one. A vote that was undone stays in the file; the row that replaces it 
     side_seed          hash of the secret from which sides and order were drawn
     sampling           JSON, every sampling parameter
     format_*, quantisation_*, fingerprint_*   prompt format, quantisation, fingerprint of each model
+    recipe_a, recipe_b fingerprints of the recipes they were merged by; empty where none is known
     app_version        of the studio
     version            of this format: v1
 """
@@ -99,6 +100,8 @@ class Vote:
     quantisation_b: str
     fingerprint_a: str
     fingerprint_b: str
+    recipe_a: str
+    recipe_b: str
     app_version: str
     version: str = VERSION
 

@@ -132,6 +132,7 @@ def behind(item: Item, answers: Mapping[AnswerKey, Answer]) -> dict[str, str]:
             f"format_{side}": answer.prompt_format,
             f"quantisation_{side}": str(answer.identity.get("quantisation", "")),
             f"fingerprint_{side}": str(answer.identity.get("fingerprint", "")),
+            f"recipe_{side}": str(answer.identity.get("recipe", "")),
         }
     sampling = dict(answers[item.left].sampling)
     sampling.pop("seed", None)
@@ -140,7 +141,7 @@ def behind(item: Item, answers: Mapping[AnswerKey, Answer]) -> dict[str, str]:
 
 SEALED_COLUMNS = {
     f"{name}_{side}": SEALED
-    for name in ("model", "draw", "format", "quantisation", "fingerprint")
+    for name in ("model", "draw", "format", "quantisation", "fingerprint", "recipe")
     for side in ("a", "b")
 } | {"sampling": SEALED}
 

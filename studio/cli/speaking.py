@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from studio.arena.fitting import Fitted, fit
 from studio.arena.generate import Ask
 from studio.arena.prompts import Message, Prompt
 from studio.errors import StudioError
+
+MERGE_REPORT = "merge-report.json"
 
 if TYPE_CHECKING:
     from studio.serve.batch import Completions, Request
@@ -78,6 +81,7 @@ class EngineSpeaker:
         self._engine, self._used, self._folder, self._room = engine, used, folder, room
         self._kept = kept
         about = dataclasses.asdict(engine.identity) | {"ends": _numbers(engine.identity.ends)}
+        about["recipe"] = recipe_of(folder) if folder else None
         self.identity: Mapping[str, str] = {k: str(v) for k, v in about.items() if v is not None}
         self.prompt_format = _format_name(used)
 
@@ -116,6 +120,15 @@ class EngineSpeaker:
         stop = [*dict.fromkeys([*values.get("stop", ()), *self._used.stop])]
         sampling = Sampling.from_data({**values, "stop": stop, "seed": ask.seed})
         return Request(self._written(ask.prompt, fitted.messages), sampling)
+
+
+def recipe_of(folder: Path) -> str | None:
+    """The fingerprint of the recipe a folder's model was merged by; None if it does not tell."""
+    try:
+        report = json.loads((folder / MERGE_REPORT).read_text(encoding="utf-8"))
+        return str(report["recipe"]["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no merge of this studio
 
 
 def _numbers(ids: Sequence[int]) -> str | None:

@@ -18,7 +18,7 @@ from studio.arena.design import Exclusions, Model, Reveal
 from studio.arena.generate import Ask, Progress, Speaker, generate, sampling_for, seed_of
 from studio.arena.trial import amend, fix, open_trial
 from studio.errors import StudioError
-from tests.arena.trials import RIVAL, Parrot, design, made, parrot, prompts
+from tests.arena.trials import RIVAL, Parrot, design, known, made, parrot, prompts
 
 
 def test_answers_carry_where_they_come_from(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_answers_carry_where_they_come_from(tmp_path: Path) -> None:
     assert list(found) == trial.needed and len(found) == 2 * 4 * 3
     for key, answer in found.items():
         assert answer.text.startswith(f"{key.model} says {key.prompt}")
-        assert answer.identity == {"fingerprint": f"print-{key.model}", "quantisation": "fp8"}
+        assert answer.identity == known(key.model)
         assert (answer.prompt_format, answer.finish_reason) == ("chatml", "stop")
         assert answer.sampling == {"temperature": 1.0, "max_tokens": 64, "stop": []}
         assert answer.seed == seed_of(trial.design, key) < 2**31

@@ -51,6 +51,7 @@ def test_a_sitting_goes_through_every_item_once(tmp_path: Path) -> None:
         assert vote.answer_a == trial.answers()[item.left].hash
         assert (vote.trial, vote.design_hash) == ("trial", trial.hash)
         assert (vote.fingerprint_a, vote.quantisation_b) == (f"print-{vote.model_a}", "fp8")
+        assert (vote.recipe_a, vote.recipe_b) == (f"mix-{vote.model_a}", f"mix-{vote.model_b}")
         assert vote.format_a == "chatml" and '"temperature": 1.0' in vote.sampling
         assert 0 <= vote.seconds < 60 and vote.turn == 1 and vote.language == "en"
     assert [vote.comment for vote in found] == [f"c{n}" for n in range(1, total + 1)]

@@ -40,12 +40,17 @@ def design(**changes: Any) -> Design:
     return Design(**values | changes)
 
 
+def known(label: str) -> dict[str, str]:
+    """What is known of a parrot."""
+    return {"fingerprint": f"print-{label}", "recipe": f"mix-{label}", "quantisation": "fp8"}
+
+
 class Parrot:
     """A speaker whose text names its model, the prompt and the seed, so that tests can tell."""
 
     def __init__(self, label: str, word: str | None = None) -> None:
         self.label, self.word = label, word or label
-        self.identity: Mapping[str, str] = {"fingerprint": f"print-{label}", "quantisation": "fp8"}
+        self.identity: Mapping[str, str] = known(label)
         self.prompt_format = "chatml"
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Generated]]:
