@@ -7,8 +7,8 @@ the sides; its hash is part of what is fixed before the first answer.
 For each pair of models and each prompt there are `votes_per_prompt` votes. The v-th of them goes
 to rater slot (prompt's place + v) mod raters. Draws rotate over votes by a random permutation for
 each model and prompt, so that no pairing of answers comes twice to a rater; on the overlapping
-prompts different slots see the same pairing. Sides alternate, from a random start, over the items
-of a slot, pair and category, so that each is left as often as right, to within one.
+prompts different slots see the same pairing. Sides are random, but each model of a
+pair is left as often as right, to within one: for each slot, for each category, and for both.
 
 Two kinds of items measure the rater and count for nothing else: `identical` shows one answer on
 both sides, `repeat` shows an earlier pairing with its sides swapped.
@@ -130,20 +130,45 @@ def _swapped(item: Item) -> Item:
 
 
 def _with_sides(items: list[Item], source: Source) -> list[Item]:
-    """Swap every other item of a slot, pair and category; starts alternate over categories."""
-    groups: dict[tuple[int, Pair], dict[str, list[Item]]] = {}
+    """Swap half of the items of each slot, pair and category; an odd one by `_evened`."""
+    groups: dict[Pair, dict[tuple[int, str], list[Item]]] = {}
     for item in items:
-        groups.setdefault((item.slot, item.pair), {}).setdefault(item.category, []).append(item)
+        groups.setdefault(item.pair, {}).setdefault((item.slot, item.category), []).append(item)
     sided: list[Item] = []
-    for (slot, pair), categories in groups.items():
-        stream = source.random("sides", slot, *pair)
-        swap = stream.random() < 0.5
-        for group in categories.values():
-            stream.shuffle(group)
-            for item in group:
+    for pair, parts in groups.items():
+        stream = source.random("sides", *pair)
+        odd = _evened([where for where, part in parts.items() if len(part) % 2], stream)
+        for where, part in parts.items():
+            stream.shuffle(part)
+            swap = odd[where] if where in odd else stream.random() < 0.5
+            for item in part:
                 sided.append(_swapped(item) if swap else item)
                 swap = not swap
     return sided
+
+
+def _evened(cells: list[tuple[int, str]], stream: random.Random) -> dict[tuple[int, str], bool]:
+    """True or False for each cell of a table of slots and categories, so that in no row and no
+    column one is given more than once more than the other.
+
+    Cells are the edges between rows and columns: along any path that goes on until it cannot, the
+    two are given in turn. A path begins where a row or column has an odd number of cells left.
+    """
+    rest: dict[int | str, list[tuple[int, str]]] = {}
+    for cell in cells:
+        for end in cell:
+            rest.setdefault(end, []).append(cell)
+    given: dict[tuple[int, str], bool] = {}
+    while len(given) < len(cells):
+        at = max(rest, key=lambda end: (len(rest[end]) % 2, len(rest[end])))
+        swap = stream.random() < 0.5
+        while rest[at]:
+            cell = stream.choice(rest[at])
+            for end in cell:
+                rest[end].remove(cell)
+            given[cell], swap = swap, not swap
+            at = cell[1] if at == cell[0] else cell[0]
+    return given
 
 
 def _in_order(counted: list[Item], design: Design, source: Source, slot: int) -> list[Item]:
