@@ -1,6 +1,7 @@
 """The command line: parse, build, call. stdout is data, stderr is talk.
 
-Exit codes: 0 done, 2 bad input, 130 cancelled. Each module here adds the commands of one room.
+Exit codes: 0 done, 2 bad input, 130 cancelled, 141 nobody reads on. Each module here adds the
+commands of one room.
 """
 
 import argparse

@@ -97,7 +97,7 @@ def _design(parsed: argparse.Namespace) -> int:
     from studio.arena.schedule import schedule
 
     design, prompts = load_trial(parsed.trial)
-    (longest,) = {max(len(slot) for slot in schedule(design, prompts, bytes(32)))}
+    longest = max(len(slot) for slot in schedule(design, prompts, bytes(32)))
     told = plan(design, len(prompts))
     answers = len(design.used_models) * len(prompts) * design.draws
     if parsed.json:

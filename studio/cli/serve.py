@@ -1,6 +1,7 @@
 """The command that serves models: serve."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -55,8 +56,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    import os
-
     from studio.cli.engines import ready
     from studio.serve.processes.fleet import Fleet
     from studio.serve.sampling import PRESETS
