@@ -8,7 +8,7 @@ Source: Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), departm
 Annenberg School for Communication, University of Pennsylvania.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,15 +20,15 @@ from studio.arena.schedule import Kind
 def krippendorff_alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
     """Alpha of units that hold the ratings each got; None where fewer than two ratings of one unit
     exist, or where all ratings are the same."""
-    coincidences: Counter[tuple[Hashable, Hashable]] = Counter()
+    coincidences: defaultdict[tuple[Hashable, Hashable], float] = defaultdict(float)
     for ratings in units:
         if len(ratings) < 2:
             continue
         for i, one in enumerate(ratings):
             for j, other in enumerate(ratings):
                 if i != j:
-                    coincidences[one, other] += 1 / (len(ratings) - 1)  # type: ignore[assignment]
-    totals: Counter[Hashable] = Counter()
+                    coincidences[one, other] += 1 / (len(ratings) - 1)
+    totals: defaultdict[Hashable, float] = defaultdict(float)
     for (one, _), weight in coincidences.items():
         totals[one] += weight
     total = sum(totals.values())

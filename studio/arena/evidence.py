@@ -14,7 +14,8 @@ After w prompts wholly for and l wholly against the first model, E(½) = 2^(w+l)
 ties change nothing.
 
 Source: Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, Journal
-of the Royal Statistical Society B 86 (2024) 1–27; mixing over bets is section 4.
+of the Royal Statistical Society B 86 (2024) 1–27. Each factor is its 1 + λ(x_i − m) with the bet
+λ = (θ − m)/(m(1 − m)).
 """
 
 import functools

@@ -6,8 +6,8 @@ For votes y_i in {0, ½, 1} with features x_i the estimate β maximises
 
 Votes by one rater, and votes on one prompt, are alike; so its covariance is H⁻¹ M H⁻¹ with
 M = M_rater + M_prompt − M_both, where M_g sums the outer products of the scores added up within
-each cluster of g, times G/(G − 1) for G clusters. Where the difference is not positive, or there
-is one rater only, the prompts alone (or the larger of the two) decide.
+each cluster of g, times G/(G − 1) for G clusters. With one rater only M is M_prompt; where the
+difference is not positive definite it is the larger of M_rater and M_prompt, by their traces.
 
 Bradley-Terry is this with x_i = e_first − e_second: P(first wins) = σ(β_first − β_second). A prior
 is needed: without it 5 wins of 5 give an infinite difference.
@@ -36,11 +36,11 @@ class Fit:
     covariance: Array
     freedom: int
 
-    def interval(self, weights: Array, level: float = 0.95) -> tuple[float, float, float]:
-        """Estimate, low and high end of the combination `weights` · β."""
+    def interval(self, weights: Array) -> tuple[float, float, float]:
+        """Estimate, low and high end (95 %) of the combination `weights` · β."""
         middle = float(weights @ self.beta)
         error = math.sqrt(max(float(weights @ self.covariance @ weights), 0.0))
-        reach = student_quantile((1 + level) / 2, self.freedom) * error
+        reach = student_quantile(0.975, self.freedom) * error
         return middle, middle - reach, middle + reach
 
 
@@ -76,11 +76,18 @@ def logistic(features: Array, votes: Array, prior_sd: Array, clusters: Clusters)
     return Fit(beta, bread @ meat @ bread, clusters.freedom())
 
 
-def clustered_mean(values: Array, clusters: Clusters, level: float = 0.95) -> tuple[float, float]:
-    """The ends of a two-way clustered interval of the mean, within 0 and 1."""
+def clustered_mean(values: Array, clusters: Clusters) -> tuple[float, float]:
+    """The ends of a two-way clustered 95 % interval of the mean, within 0 and 1.
+
+    Values that are all alike do not tell how others would vary: then it is Wilson's of as many
+    values as there are clusters on the side that has fewer.
+    """
     middle = float(values.mean())
+    if np.ptp(values) == 0:
+        independent = clusters.freedom() + 1
+        return wilson(middle * independent, independent)
     variance = float(clustered_meat((values - middle)[:, None], clusters)[0, 0]) / len(values) ** 2
-    reach = student_quantile((1 + level) / 2, clusters.freedom()) * math.sqrt(variance)
+    reach = student_quantile(0.975, clusters.freedom()) * math.sqrt(variance)
     return max(middle - reach, 0.0), min(middle + reach, 1.0)
 
 
@@ -139,8 +146,8 @@ def bradley_terry(
 
 
 def student_quantile(chance: float, freedom: int) -> float:
-    """The quantile of Student's t: by halving, the distribution by Gauss-Legendre quadrature of
-    cos^(freedom − 1) after t = √freedom · tan φ."""
+    """The quantile of Student's t for a chance of ½ or more: by halving, the distribution by
+    Gauss-Legendre quadrature of cos^(freedom − 1) after t = √freedom · tan φ."""
     points, weights = np.polynomial.legendre.leggauss(64)
     constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(
         math.pi
@@ -153,11 +160,12 @@ def student_quantile(chance: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan((low + high) / 2)
 
 
-def wilson(count: float, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share (Wilson, JASA 22 (1927) 209–212); 0 to 1 if nothing is known."""
+def wilson(count: float, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson, Journal of the American Statistical Association 22
+    (1927) 209–212); 0 to 1 if nothing is known."""
     if total == 0:
         return 0.0, 1.0
-    share = count / total
+    share, z = count / total, 1.959964
     middle = share + z * z / (2 * total)
     reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total

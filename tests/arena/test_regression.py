@@ -93,6 +93,15 @@ def test_clusters_that_vote_as_one_count_as_one() -> None:
     )
 
 
+@pytest.mark.parametrize("vote", [0.0, 0.5, 1.0])
+def test_votes_that_are_all_alike_do_not_settle_the_mean(vote: float) -> None:
+    votes = np.full(40, vote)
+    by_prompt = Clusters(["r"] * 40, [f"p{n // 2}" for n in range(40)])
+    assert clustered_mean(votes, by_prompt) == pytest.approx(wilson(20 * vote, 20))
+    two_raters = Clusters([f"r{n % 2}" for n in range(40)], by_prompt.prompts)
+    assert clustered_mean(votes, two_raters) == pytest.approx(wilson(2 * vote, 2))
+
+
 def test_two_way_clusters_cover_where_naive_ones_do_not() -> None:
     """Eight raters and forty prompts with effects of their own; the truth is one half."""
     random = np.random.default_rng(5)
