@@ -3,7 +3,8 @@
 The first columns are those of the public arena data, so that its tools read the file as it is; the
 last one ends every row with the version of the format, so that a row cut short is never taken for
 a whole one. A vote that was undone stays in the file; the row that replaces it names it in
-`supersedes`. `export.py` writes the votes that stand.
+`supersedes`. `export.py` writes the votes that stand. Every cell is encoded (`encode_text`), which
+changes only what a spreadsheet would take for a formula, line ends and backslashes.
 
     model_a, model_b   labels of the models shown as A and as B; "sealed" in a trial pack
     winner             model_a | model_b | tie | tie (bothbad)
@@ -22,7 +23,7 @@ a whole one. A vote that was undone stays in the file; the row that replaces it 
     masked             True: an identity was masked in one of the answers
     recognised         True: the rater says that they recognised a model
     scores             JSON, names to 1 … 5; empty if not asked
-    comment            free text, encoded (`encode_text`)
+    comment            free text
     seconds            from showing to vote
     side_seed          hash of the secret from which sides and order were drawn
     sampling           JSON, every sampling parameter
@@ -108,7 +109,6 @@ class Vote:
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Vote))
 HEADER = ",".join(COLUMNS)
-_FREE_TEXT = {"comment", "judge", "category", "sampling", "scores"}
 _PARSE: dict[str, Any] = {
     "winner": Verdict,
     "tstamp": float,
@@ -139,10 +139,7 @@ def decode_text(line: str) -> str:
 
 def vote_line(vote: Vote) -> str:
     """The vote's row, without a newline."""
-    values = []
-    for column in COLUMNS:
-        value = getattr(vote, column)
-        values.append(encode_text(value) if column in _FREE_TEXT else str(value))
+    values = [encode_text(str(getattr(vote, column))) for column in COLUMNS]
     stream = io.StringIO()
     csv.writer(stream, lineterminator="").writerow(values)
     return stream.getvalue()
@@ -158,9 +155,9 @@ def parse_vote(line: str, path: Path, number: int) -> Vote:
         )
     values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
     for column, value in values.items():
-        if column in _FREE_TEXT:
+        if column not in _PARSE:
             values[column] = decode_text(value)
-        elif column in _PARSE:
+        else:
             try:
                 values[column] = _PARSE[column](value)
             except (ValueError, KeyError) as error:

@@ -52,8 +52,11 @@ def test_a_vote_comes_back(text: str, winner: Verdict, recognised: bool) -> None
     "comment", ['=HYPERLINK("http://x")', "+1", "-1", "@a", "\t=1", " =1", "＝1"]
 )
 def test_formulas_are_made_text(comment: str) -> None:
-    cell = dict(zip(COLUMNS, next(csv.reader([vote_line(vote(comment=comment))])), strict=True))
-    assert cell["comment"].startswith("'")
+    """Also where no rater wrote it: an id of a prompt, the packing that a model's config names."""
+    line = vote_line(vote(comment=comment, prompt=comment, quantisation_a=comment))
+    cell = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+    assert {cell[name][0] for name in ("comment", "prompt", "quantisation_a")} == {"'"}
+    assert parse_vote(line, PATH, 2).prompt == comment
 
 
 @pytest.mark.parametrize(
