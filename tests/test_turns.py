@@ -23,6 +23,7 @@ from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
+from studio.weights.download import OnBytes
 from tests.serve.engines import DEMO, greedy, text_of
 
 ASK = Ask(
@@ -47,6 +48,9 @@ class Scripted:
         return Identity(
             spec.name, "vllm", self.dtypes.get(spec.name, "bfloat16"), fingerprint=spec.model
         )
+
+    def download(self, spec: ModelSpec, on_bytes: OnBytes) -> None:
+        pass
 
     def borrow(self, spec: ModelSpec) -> None:
         return None

@@ -1,6 +1,7 @@
 """Engines as commands use them: watched until they are ready, and one for many models in turn."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from studio.serve.batch import Completions
     from studio.serve.engine import Engine, Identity
     from studio.serve.processes.fleet import Fleet
+    from studio.serve.processes.log import Progress
     from studio.serve.processes.spec import ModelSpec
     from studio.serve.processes.state import EngineState
 
@@ -24,15 +26,32 @@ Say = Callable[[str], None]
 
 def settled(fleet: "Fleet", name: str, say: Say) -> "EngineState":
     """The state of an engine once its start or switch is over; `say` is told how far it is."""
-    said = ""
+    told = _Told(fleet.state(name).spec.name, say)
     while (state := fleet.state(name)).phase in ("starting", "switching"):
-        now = state.progress
-        line = now.phase + (f" {now.done} of {now.total}" if now.total else "")
-        if line != said and state.phase == "starting":
-            say(f"{state.spec.name}: {line}")
-            said = line
+        if state.phase == "starting":
+            told.tell(state.progress)
         time.sleep(LOOK_SECONDS)
     return state
+
+
+class _Told:
+    """Says how far a start is, when that has changed; of a download, every ten percent."""
+
+    def __init__(self, name: str, say: Say) -> None:
+        self._name, self._say, self._said = name, say, ""
+
+    def tell(self, now: "Progress") -> None:
+        """Say it; the Hub's client shows bars of its own on a terminal."""
+        from studio.serve.processes.log import DOWNLOADING
+
+        done, total = f"{now.done}", f"{now.total}"
+        if now.total and now.phase == DOWNLOADING:
+            tenth = now.total / 10 * (10 * now.done // now.total)
+            done, total = f"{tenth / 1e9:.2f}", f"{now.total / 1e9:.2f} GB"
+        line = f"{now.phase} {done} of {total}" if now.total else now.phase
+        if line != self._said and not (now.phase == DOWNLOADING and sys.stderr.isatty()):
+            self._say(f"{self._name}: {line}")
+            self._said = line
 
 
 def ready(fleet: "Fleet", name: str, say: Say) -> "EngineState":
@@ -85,6 +104,7 @@ class Turns:
         It stays in its engine afterwards, for the next one to take its place.
         """
         spec = self._start.spec(model)
+        self._download(spec)
         if lent := self._fleet.borrow(spec):
             self._say(f"{spec.name}: is asked in the engine of process {lent.owner}, which has it")
             with closing(lent.engine):
@@ -94,6 +114,12 @@ class Turns:
         folder = Path(state.model_path) if state.model_path else None
         with closing(self._fleet.engine(state.id)) as engine:
             yield self._speaker(model, engine, folder, state.max_model_len)
+
+    def _download(self, spec: "ModelSpec") -> None:
+        from studio.serve.processes.log import DOWNLOADING, Progress
+
+        told = _Told(spec.name, self._say)
+        self._fleet.download(spec, lambda *count: told.tell(Progress(DOWNLOADING, *count)))
 
     def _speaker(
         self, model: "Model", engine: "Engine", folder: Path | None, room: int | None

@@ -1,15 +1,13 @@
 """Where the result goes: what is wrong with the place, and whether the disks have the room."""
 
 import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from studio.merge.journal import NAME as JOURNAL
 from studio.merge.plan import ShardJob
 from studio.weights.checkpoint import Checkpoint
-from studio.weights.hub import CACHE_VARIABLE
+from studio.weights.room import Need, download_need, shortages
 
 SLACK = 64 << 20  # bytes for everything beside the weights
 
@@ -57,48 +55,23 @@ def space_problems(
     `out` may be a place of which `folder_problems` tells already; what is written there does not
     count then, nor without one.
     """
-    disks: dict[int, list[_Need]] = {}
-    for need in (*_of_result(out, shards), *_of_downloads(sources)):
-        disks.setdefault(need.place.stat().st_dev, []).append(need)
-    problems = []
-    for needs in disks.values():
-        place, needed = needs[0].place, sum(need.nbytes for need in needs)
-        free = shutil.disk_usage(place).free
-        if free < needed:
-            wants = " and ".join(f"{need.what} {need.nbytes / 1e9:.2f} GB" for need in needs)
-            remedies = ", or ".join(need.remedy for need in needs)
-            problems.append(
-                f"{place} has {free / 1e9:.2f} GB free, {wants}; "
-                f"free {(needed - free) / 1e9:.2f} GB, or {remedies}"
-            )
-    return problems
+    return shortages([*_of_result(out, shards), *_of_downloads(sources)])
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
-    """Room that is needed on the disk of `place`: how much, for what, and how to need none."""
-
-    place: Path
-    nbytes: int
-    what: str
-    remedy: str
-
-
-def _of_result(out: Path | None, shards: Sequence[ShardJob]) -> list[_Need]:
+def _of_result(out: Path | None, shards: Sequence[ShardJob]) -> list[Need]:
     if out is None or folder_problems(out):
         return []
     done = sum(f.stat().st_blocks * 512 for f in partial_folder(out).glob("*.safetensors"))
     nbytes = sum(shard.nbytes + len(shard.header()) for shard in shards) + SLACK - done
-    return [_Need(_home(out.resolve()), nbytes, "the result needs", "choose another output")]
+    return [Need(_home(out.resolve()), nbytes, "the result needs", "choose another output")]
 
 
-def _of_downloads(sources: Sequence[Checkpoint]) -> list[_Need]:
+def _of_downloads(sources: Sequence[Checkpoint]) -> list[Need]:
     missing = [source for source in sources if source.missing]
     if not missing:
         return []
-    what = f"the download of {', '.join(source.label for source in missing)} needs"
-    remedy = f"set {CACHE_VARIABLE} to a folder on a larger disk"
-    return [_Need(missing[0].path, sum(source.missing for source in missing), what, remedy)]
+    models = [source.label for source in missing]
+    return [download_need(models, missing[0].path, sum(source.missing for source in missing))]
 
 
 def _home(whole: Path) -> Path:

@@ -45,21 +45,6 @@ def small_files(model: str) -> Path:
     return local_folder(model) or _snapshot(model, SMALL_FILES)
 
 
-def all_files(model: str) -> Path:
-    """A folder with the whole model, downloaded where it is not here, with a bar on a terminal.
-
-    Of a repository that has both, the safetensors files are taken and the .bin files left.
-    """
-    folder = local_folder(model)
-    if folder is not None:
-        return folder
-    for pattern in WEIGHT_FILES:
-        path = _snapshot(model, (*SMALL_FILES, pattern))
-        if any(path.glob(pattern)):
-            return path
-    raise StudioError(f"{model}: the Hub repository has no safetensors or .bin weights")
-
-
 def folder_here(model: str) -> Path | None:
     """The folder of a model that is on this machine; None otherwise. Nobody else is asked.
 

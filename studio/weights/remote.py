@@ -22,7 +22,7 @@ from studio.weights.header import LENGTH_BYTES, MAX_HEADER
 from studio.weights.pickled import read_all_but_data
 
 _PART = 100_000  # bytes: the whole header of nearly every file
-_REQUESTS = 8  # under way at a time
+REQUESTS = 8  # under way at a time
 
 ReadPart = Callable[[str, int, int], tuple[bytes, int] | None]
 """`hub.read_part` of one repository: the file, where to begin, how many bytes."""
@@ -38,16 +38,25 @@ def open_model(model: str) -> Checkpoint:
     if folder is not None:
         return Checkpoint.open(folder, model)
     folder = hub.small_files(model)
-    names = weight_files(folder)
-    if names and all((folder / name).is_file() for name in names):
-        return Checkpoint.open(folder, model)
-    candidates = [names] if names else [[PICKLED]]
-    if candidates[0][0].endswith(".bin"):
-        candidates.insert(0, [SAFETENSORS])
-    for names in candidates:
+    for names in candidates(folder):
+        if all((folder / name).is_file() for name in names):
+            return Checkpoint.open(folder, model)
         if opened := _open_remote(model, folder, names):
             return opened
-    raise StudioError(f"{model}: the Hub repository has no safetensors or .bin weights")
+    raise no_weights(model)
+
+
+def candidates(folder: Path) -> list[list[str]]:
+    """Which files may hold the weights of a repository, by its small files; the first there do."""
+    names = weight_files(folder)
+    if names and (not names[0].endswith(".bin") or all((folder / n).is_file() for n in names)):
+        return [names]
+    return [[SAFETENSORS], names or [PICKLED]]
+
+
+def no_weights(model: str) -> StudioError:
+    """The error that the Hub has no weights of the model."""
+    return StudioError(f"{model}: the Hub repository has no safetensors or .bin weights")
 
 
 def _open_remote(model: str, folder: Path, names: Sequence[str]) -> Checkpoint | None:
@@ -58,7 +67,7 @@ def _open_remote(model: str, folder: Path, names: Sequence[str]) -> Checkpoint |
             (home / file.name).symlink_to(file.resolve())
         read = partial(hub.read_part, model, folder)
         try:
-            with ThreadPoolExecutor(_REQUESTS) as pool:
+            with ThreadPoolExecutor(REQUESTS) as pool:
                 missing = list(pool.map(lambda n: _lay_out(read, folder / n, home / n), names))
             if all(size is None for size in missing):
                 return None

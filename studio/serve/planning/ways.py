@@ -25,6 +25,7 @@ LEAST_SHARE = 2 * GIB  # with less weight than this on a GPU, talking takes long
 CPU = "CPU"
 PROCESS = GIB  # an estimate: Python, torch and vLLM in each process of an engine on the CPU
 CPU_BATCH = 2048, 128
+NO_PIPELINE = "no pipeline runs on the CPU (vLLM 0.32 was tried); use tensor parallelism"
 
 
 def host_memory() -> int:
@@ -115,7 +116,7 @@ def incapable(way: Way, gpu: Gpu) -> str:
     name = way.quantisation.name
     if gpu.name == CPU:
         if way.pp > 1:
-            return "no pipeline runs on the CPU (vLLM 0.32 was tried); use tensor parallelism"
+            return NO_PIPELINE
         return f"{name} does not run on the CPU" if way.quantisation.online else ""
     least = NEEDS.get(name, LEAST_CAPABILITY)
     if way.quantisation.bits and gpu.capability < least:

@@ -10,6 +10,7 @@ from studio.errors import StudioError
 from studio.serve.engine import EngineGone
 from studio.serve.processes.board import Board
 from studio.serve.processes.control import Control
+from studio.serve.processes.log import DOWNLOADING, Progress
 from studio.serve.processes.model_files import ModelFiles, identity_of, model_files
 from studio.serve.processes.process import EngineProcess
 from studio.serve.processes.spec import ModelSpec
@@ -57,7 +58,7 @@ class Exchange:
         self._in_background(lambda: self._rest(self.control.wake()))
 
     def _begin(self, before: tuple[Any, ...]) -> None:
-        if not self.board.move(before, "switching", problem="", line=""):
+        if not self.board.move(before, "switching", problem="", line="", progress=Progress()):
             state = self.board.state
             raise StudioError(f"{state.spec.name}: the engine is {state.phase}, not {before[0]}")
 
@@ -76,7 +77,8 @@ class Exchange:
         threading.Thread(target=run, daemon=True).start()
 
     def _switch(self, spec: ModelSpec) -> None:
-        files = model_files(spec.model)
+        files = model_files(spec.model, self._tell_download)
+        self.board.note(progress=Progress())
         if not files.reloads:
             raise StudioError(f"{spec.name}: quantised files cannot be loaded in place")
         done = self.control.switch(files)
@@ -84,6 +86,12 @@ class Exchange:
             self._settle(spec, files, done)
         else:
             self._stay(done)
+
+    def _tell_download(self, done: int, total: int) -> None:
+        state = self.board.state
+        if state.phase != "switching":  # stopped, or ended by itself
+            raise StudioError(f"{state.spec.name}: the engine is {state.phase}")
+        self.board.note(progress=Progress(DOWNLOADING, done, total))
 
     def _rest(self, done: dict[str, Any]) -> None:
         if done["ok"]:

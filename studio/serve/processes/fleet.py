@@ -15,6 +15,7 @@ from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
 from studio.serve.engine import Identity
 from studio.serve.planning.gpus import found_here
+from studio.serve.planning.ways import NO_PIPELINE
 from studio.serve.processes.board import Board
 from studio.serve.processes.keeper import Keeper
 from studio.serve.processes.log import tail
@@ -27,6 +28,7 @@ from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState, Phase
 from studio.serve.processes.vllm_command import Machine
 from studio.serve.remote import Remote
+from studio.weights.download import OnBytes, download
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +59,13 @@ class Fleet:
             self.found = tuple(self._look_back(each) for each in folders)
 
     def start(self, spec: ModelSpec) -> str:
-        """Begin to start an engine; its id. Raises StudioError if its GPUs are in use."""
+        """Begin to start an engine; its id. Raises StudioError if it cannot run here now."""
         with self._lock, locked(self.folder):
             if self._is_closed:
                 raise StudioError("the studio is stopping; start it again to serve models")
             if spec.engine == "vllm" and not has_vllm():
                 raise StudioError("vLLM is not installed; install it or use the embedded engine")
-            self._check_gpus(spec)
+            self._check_machine(spec)
             name = f"{_slug(spec.name)}-{secrets.token_hex(3)}"
             self._begin(Board(EngineState(name, spec)))
             return name
@@ -103,8 +105,13 @@ class Fleet:
         """Begin to bring a sleeping engine's model back."""
         self._of(name).exchange().wake()
 
+    def download(self, spec: ModelSpec, on_bytes: OnBytes) -> None:
+        """Bring the model to this machine, if an engine here is to have it: see `download`."""
+        if spec.engine != "endpoint":
+            download(spec.model, on_bytes)
+
     def identity(self, spec: ModelSpec) -> Identity:
-        """Who would answer if this were started; a model that is not here is fetched.
+        """Who would answer if this were started; a model that is not here is downloaded.
 
         Raises StudioError if it cannot be started.
         """
@@ -126,12 +133,12 @@ class Fleet:
     def placed(self, spec: ModelSpec) -> ModelSpec:
         """The spec on the first GPUs that nobody uses, or as it is where there are no GPUs.
 
-        Raises StudioError if too few are free, naming who has the others.
+        Raises StudioError if too few are free, naming who has the others, or if it cannot run here.
         """
         count = spec.tensor_parallel_size * spec.pipeline_parallel_size
         found = [gpu.index for gpu in found_here().gpus] if self._machine.has_gpu else []
         if not found or spec.gpus or spec.engine == "endpoint":
-            self._check_gpus(spec)
+            self._check_machine(spec)
             return spec
         holders = list(self._holders())
         used = {index for _, held, _ in holders for index in held.gpus or found}
@@ -190,7 +197,7 @@ class Fleet:
             if self._is_closed or self._kept.get(name) is not old:
                 return
             try:
-                self._check_gpus(old.board.state.spec)
+                self._check_machine(old.board.state.spec)
             except StudioError as error:
                 old.board.note(phase="failed", problem=str(error))
                 return
@@ -214,9 +221,13 @@ class Fleet:
             raise StudioError(f'there is no engine "{name}"; it may have been taken off the list')
         return self._kept[name]
 
-    def _check_gpus(self, spec: ModelSpec) -> None:
-        """Two engines on one GPU would fight for its memory, whoever keeps them."""
-        if not self._machine.has_gpu or spec.engine == "endpoint":
+    def _check_machine(self, spec: ModelSpec) -> None:
+        """Raise StudioError if it cannot run here, or two engines would fight for a GPU."""
+        if spec.engine == "endpoint":
+            return
+        if not self._machine.has_gpu:
+            if spec.pipeline_parallel_size > 1:
+                raise StudioError(f"{spec.name}: {NO_PIPELINE}")
             return
         for name, held, whose in self._holders():
             shared = set(spec.gpus) & set(held.gpus)

@@ -16,7 +16,7 @@ from studio.serve.engine import EngineGone
 from studio.serve.processes.board import Board
 from studio.serve.processes.control import Control, Greeting
 from studio.serve.processes.exchange import Exchange
-from studio.serve.processes.log import Progress, cause, progress, read
+from studio.serve.processes.log import DOWNLOADING, Progress, cause, progress, read
 from studio.serve.processes.meter import Meter
 from studio.serve.processes.model_files import (
     ModelFiles,
@@ -133,8 +133,8 @@ class Keeper:
 
     def _launch(self) -> None:
         spec = self.board.state.spec
-        self.board.note(progress=Progress("looking for the model"))  # on the Hub it may take long
-        files = self._files = model_files(spec.model)
+        self.board.note(progress=Progress("looking for the model"))
+        files = self._files = model_files(spec.model, self._tell_download)
         check(spec, files)
         self._halt_if_asked()
         spec = replace(spec, dtype=resolved_dtype(spec, files, self._machine))
@@ -150,6 +150,10 @@ class Keeper:
         self._describe(spec, files)
         if self._is_to_stop.is_set():
             self._process.ask_to_stop()
+
+    def _tell_download(self, done: int, total: int) -> None:
+        self._halt_if_asked()
+        self.board.note(progress=Progress(DOWNLOADING, done, total))
 
     def _describe(self, spec: ModelSpec, files: ModelFiles) -> None:
         self.board.note(

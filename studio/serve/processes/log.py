@@ -26,9 +26,15 @@ def tail(path: Path, lines: int = 200) -> list[str]:
     return [line for line in read(path, 256 * lines).splitlines() if line.strip()][-lines:]
 
 
+DOWNLOADING = "downloading"
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a start is: what it does, and of the weights `done` of `total` (0 of 0: unknown)."""
+    """How far a start is: what it does, and of the weights `done` of `total` (0 of 0: unknown).
+
+    While it is `DOWNLOADING`, these are bytes.
+    """
 
     phase: str = "starting"
     done: int = 0

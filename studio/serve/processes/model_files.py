@@ -8,7 +8,8 @@ from studio.serve.engine import Identity
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.vllm_command import Machine
 from studio.serve.special_tokens import SpecialTokens, end_tokens, tokens_of
-from studio.weights import Checkpoint, hub
+from studio.weights import Checkpoint
+from studio.weights.download import OnBytes, download, unheard
 from studio.weights.fingerprint import fingerprint
 from studio.weights.strict_json import read_object
 
@@ -34,9 +35,12 @@ class ModelFiles:
     tokens: SpecialTokens = SpecialTokens()
 
 
-def model_files(model: str) -> ModelFiles:
-    """The model of that name, fetched if it is not here; raises StudioError if it is not whole."""
-    path = hub.all_files(model).resolve()
+def model_files(model: str, on_bytes: OnBytes = unheard) -> ModelFiles:
+    """The model of that name, downloaded if it is not here, as `download` does.
+
+    Raises StudioError if it is not whole.
+    """
+    path = download(model, on_bytes).resolve()
     config = read_object(path / "config.json")
     packed = config.get("quantization_config")
     method = packed.get("quant_method") if isinstance(packed, dict) else None

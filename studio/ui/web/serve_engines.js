@@ -114,14 +114,14 @@ function updateProgress(work, engine) {
   const line = work.querySelector(".ms-bar");
   if (!line) return;
   const { phase, done, total } = engine.progress;
-  const isCounted = engine.phase === "starting" && total > 0;
+  const isCounted = engine.phase !== "stopping" && total > 0;
   line.classList.toggle("ms-unknown", !isCounted);
   line.firstChild.style.width = isCounted ? `${(100 * done) / total}%` : "";
   if (isCounted) line.setAttribute("aria-valuenow", Math.round((100 * done) / total));
   else line.removeAttribute("aria-valuenow");
-  const what = engine.phase === "starting" ? phase : PHASES[engine.phase];
+  const what = engine.phase === "starting" || isCounted ? phase : PHASES[engine.phase];
   const age = Math.max(0, Date.now() / 1000 - engine.since);
-  work.lastChild.textContent = [isCounted ? `${what}: ${done} of ${total}` : `${what} …`, `${duration(age)} so far`].join(" · ");
+  work.lastChild.textContent = [isCounted ? `${what}: ${phase === "downloading" ? `${bytes(done)} of ${bytes(total)}` : `${done} of ${total}`}` : `${what} …`, `${duration(age)} so far`].join(" · ");
 }
 function loadWords(engine) {
   const load = engine.load;

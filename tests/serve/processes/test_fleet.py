@@ -189,6 +189,15 @@ def test_gpus_are_not_given_twice(tmp_path: Path) -> None:
         fleet.close()
 
 
+def test_no_pipeline_is_begun_on_the_processor(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "engines", Machine(has_gpu=False, cores=2))
+    piped = embedded(engine="vllm", pipeline_parallel_size=2)
+    for begin in (fleet.placed, fleet.start):
+        with pytest.raises(StudioError, match="story: no pipeline runs on the CPU"):
+            begin(piped)
+    assert fleet.snapshot() == []
+
+
 def test_an_embedded_engine_does_not_sleep(own: Fleet) -> None:
     name = ready(own, embedded())
     with pytest.raises(StudioError, match="it cannot sleep; vLLM can on GPUs"):
