@@ -20,6 +20,7 @@ from tests.e2e.conftest import WITH_STAND_IN, Visited
 
 DEMO = presets()["demo"].recipe
 LAST = "component-1, layer 3, t"
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 SHARES = "Share of each source by layer"
 SETTINGS = "Settings by layer"
 # What a chart of lines draws: the values of each trace, by its name.
@@ -464,9 +465,31 @@ def test_two_tabs_do_not_disturb_each_other(page: Page, studio: Visited) -> None
         expect(field(tab, LAST)).to_have_value(value)
 
 
+def test_finger_moves_an_anchor_and_not_the_page(
+    studio: Visited, visit: Callable[..., Page]
+) -> None:
+    page = settled(visit(studio.url, **PHONE))
+    point = page.get_by_role("slider", name=LAST)
+    point.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    knob, scrolled = point.locator(".ms-knob").bounding_box(), page.evaluate("scrollY")
+    assert knob is not None
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    fingers = page.context.new_cdp_session(page)
+    for at in range(0, 60, 5):
+        kind = "touchMove" if at else "touchStart"
+        places = {"touchPoints": [{"x": x, "y": y - at}]}
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, **places})
+        page.wait_for_timeout(20)
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert page.evaluate("scrollY") == scrolled
+    recipe = exported(page)
+    assert 0.8 < recipe.stages[0].settings["t"][0].anchors[2] < 1
+    assert_shown(page, recipe)
+
+
 def test_phone_has_room_for_fingers(studio: Visited, visit: Callable[..., Page]) -> None:
-    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-    page = settled(visit(studio.url, **phone))
+    page = settled(visit(studio.url, **PHONE))
     page.get_by_label("Add a rule for some tensors to component-1").select_option("self_attn")
     page.get_by_role("button", name="Edit component-2").tap()
     page.get_by_role("button", name="Library").tap()

@@ -99,6 +99,8 @@ function makeCurve(view, act) {
       point.focus({ preventScroll: true });
       event.preventDefault();
     });
+    // The page would scroll and take the point away; touch-action does not hold within a drawing.
+    point.addEventListener("touchmove", (event) => event.preventDefault(), { passive: false });
     point.addEventListener("pointermove", (event) => {
       if (!point.hasPointerCapture(event.pointerId)) return;
       set(scale.value(event.clientY - svg.getBoundingClientRect().top), false, view().snap ? SNAP : FINE);
