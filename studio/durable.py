@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,11 @@ class Follower:
             raise StudioError(f"{self._path}: is not UTF-8 text; restore a copy") from error
         self.line += len(lines)
         return [line.removesuffix("\r") for line in lines]
+
+
+def now() -> str:
+    """This moment as records have it: UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def json_line(record: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from studio.arena.power import percent
 from studio.arena.results import Comparison, Results
 from studio.errors import StudioError
 
@@ -81,8 +82,11 @@ def _name(part: Comparison, is_primary: bool) -> str:
 
 
 def _told(part: Comparison) -> str:
-    share = f"{part.preference:.0%} of {part.wins + part.losses + part.ties} votes"
-    return share if part.low is None else f"{share} ({part.low:.0%} to {part.high:.0%})"
+    assert part.preference is not None
+    told = f"{percent(part.preference)} of {part.wins + part.losses + part.ties} votes"
+    if part.low is None or part.high is None:
+        return told
+    return f"{told} ({percent(part.low)} to {percent(part.high)})"
 
 
 def _strengths(results: Results) -> Chart:

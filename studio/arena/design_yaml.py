@@ -160,8 +160,3 @@ def _exclusions(value: Any) -> Exclusions:
         if not isinstance(entry, wanted) or (known[key] is float and isinstance(entry, bool)):
             raise _KeyProblem("exclusions", f"{key}: expected {_WORDS[known[key]]}")
     return Exclusions(**value)
-
-
-def dump_design(design: Design) -> str:
-    """The design as YAML, every field written out; `load_design` gives the same design back."""
-    return str(yaml.safe_dump(design.as_data(), sort_keys=False, allow_unicode=True))

@@ -11,8 +11,8 @@ from studio.arena import answers as answer_file
 from studio.arena.answers import Answer, AnswerKey, Generated, missing, text_hash
 from studio.arena.design import Design, Model
 from studio.arena.prompts import Prompt
-from studio.arena.trial import Trial, now
-from studio.durable import append, json_line, locked
+from studio.arena.trial import Trial
+from studio.durable import append, json_line, locked, now
 from studio.errors import StudioError
 
 ENDINGS = ("stop", "length")

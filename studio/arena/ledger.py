@@ -13,21 +13,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from studio.arena.design import Design
 from studio.arena.prompts import Prompt
-from studio.durable import append, json_line, json_records, locked
+from studio.durable import append, json_line, json_records, locked, now
 from studio.errors import StudioError
 
 FILE = "ledger.jsonl"
 BUDGET = 0.05
-
-
-def now() -> str:
-    """This moment, UTC, ISO 8601 to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,6 @@ def plan(design: Design, prompts: int) -> Plan:
         if design.alpha > 0
         else np.zeros(prompts + 1)
     )
-    needed = np.flatnonzero(curve >= ENOUGH)
     return Plan(
         prompts=prompts,
         votes=prompts * design.votes_per_prompt,
@@ -85,9 +84,15 @@ def plan(design: Design, prompts: int) -> Plan:
         ties=design.expect_ties,
         alpha=design.alpha,
         power=float(curve[min(prompts, len(curve) - 1)]),
-        needed=int(needed[0]) if needed.size else None,
+        needed=needed_prompts(curve),
         most=len(curve) - 1,
     )
+
+
+def needed_prompts(curve: Array) -> int | None:
+    """How many prompts find it in eight trials of ten; None if more than the curve reaches."""
+    enough = np.flatnonzero(curve >= ENOUGH)
+    return int(enough[0]) if enough.size else None
 
 
 def power_curve(

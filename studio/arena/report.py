@@ -8,6 +8,7 @@ from html import escape
 from studio.arena.agreement import opinion
 from studio.arena.charts import Chart, charts, plotly_file
 from studio.arena.counted import Ballot
+from studio.arena.power import percent
 from studio.arena.results import Comparison, Results
 from studio.arena.verdict import verdict
 
@@ -114,7 +115,7 @@ def _cell(value: object) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
+    return "–" if share is None else percent(share)
 
 
 def _span(low: float | None, high: float | None) -> str:

@@ -26,8 +26,7 @@ from studio.arena.prompts import Message
 from studio.arena.ratings import LONGEST_COMMENT, Verdict, Vote, append_votes, scores_json
 from studio.arena.sheet import SEALED_COLUMNS, Card, Sheet, open_sheet
 from studio.arena.sitting_log import EVENTS, log_of
-from studio.arena.trial import now
-from studio.durable import append, json_line, locked
+from studio.durable import append, json_line, locked, now
 from studio.errors import StudioError
 
 VERDICTS = {

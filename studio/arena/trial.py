@@ -23,11 +23,10 @@ from studio.arena.answers import Answer, AnswerKey, read_answers
 from studio.arena.design import Design
 from studio.arena.design_yaml import design_from_data
 from studio.arena.ledger import Ledger
-from studio.arena.ledger import now as now
 from studio.arena.prompts import Prompt, prompt_from_data
 from studio.arena.schedule import Item, schedule
 from studio.arena.sitting_log import SittingLog
-from studio.durable import append, json_line, json_records, locked, write_whole
+from studio.durable import append, json_line, json_records, locked, now, write_whole
 from studio.errors import StudioError, nearest
 
 FIXED, PROMPTS, KEY, AMENDMENTS = "design.json", "prompts.jsonl", "key.json", "amendments.jsonl"

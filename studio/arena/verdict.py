@@ -1,8 +1,6 @@
 """The results in words: what can be claimed, for whom, and what is missing."""
 
-import numpy as np
-
-from studio.arena.power import ENOUGH, percent, power_curve
+from studio.arena.power import needed_prompts, percent, power_curve
 from studio.arena.results import Comparison, Results
 
 ENOUGH_VOTES = 20
@@ -11,7 +9,7 @@ MOST_TIES = 0.98
 
 def verdict(results: Results) -> list[str]:
     """Sentences, the decisive one first."""
-    lines = [_decisive(results)]
+    lines = [headline(results)]
     if results.categories:
         lines.append(_by_category(results))
     lines += [_other(comparison) for comparison in results.others]
@@ -21,10 +19,6 @@ def verdict(results: Results) -> list[str]:
 
 def headline(results: Results) -> str:
     """The decisive sentence alone."""
-    return _decisive(results)
-
-
-def _decisive(results: Results) -> str:
     primary, alpha = results.primary, results.alpha
     found = primary.evidence
     if primary.preference is None:
@@ -67,15 +61,15 @@ def _missing(results: Results) -> str:
     counted = primary.wins + primary.losses + primary.ties
     seen = primary.ties / counted if counted >= ENOUGH_VOTES else results.plan.ties
     ties = min(round(seen, 2), MOST_TIES)
-    per_prompt = max(round(results.plan.votes / results.plan.prompts), 1)
+    per_prompt = results.plan.votes // results.plan.prompts
     curve = power_curve(chance, ties, results.alpha, per_prompt)
-    enough = np.flatnonzero(curve >= ENOUGH)
+    needed = needed_prompts(curve)
     words = f"a true {percent(chance)} preference at {percent(ties)} ties in eight trials of ten"
-    if not enough.size:
+    if needed is None:
         return f"To find {words}, more than {len(curve) - 1:,} prompts would be needed."
-    more = int(enough[0]) - primary.evidence.count - primary.without_preference
+    more = needed - primary.evidence.count - primary.without_preference
     if more <= 0:
-        return f"{int(enough[0])} prompts find {words}: a difference, if any, is likely smaller."
+        return f"{needed} prompts find {words}: a difference, if any, is likely smaller."
     votes = f"{more * per_prompt} more votes on {more} more prompts"
     left = f" ({primary.open_prompts} are still planned)" if primary.open_prompts else ""
     return f"To find {words}, about {votes} would be needed{left}."

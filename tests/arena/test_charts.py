@@ -33,7 +33,7 @@ def test_preferences_are_drawn_with_their_intervals(tmp_path: Path) -> None:
     assert marks["marker"]["symbol"] == ["diamond", "circle", "circle"]
     assert found.primary.low is not None
     assert marks["error_x"]["arrayminus"][0] == pytest.approx(1.0 - found.primary.low)
-    assert marks["hovertext"][1].startswith("story<br>100% of 4 votes")
+    assert marks["hovertext"][1].startswith("story<br>100 % of 4 votes")
 
 
 def test_three_models_get_strengths_and_a_matrix(tmp_path: Path) -> None:

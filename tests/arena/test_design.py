@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from studio.arena.design import Compare, Design, Exclusions, Format, Model, Reveal, with_formats
-from studio.arena.design_yaml import design_from_data, dump_design, load_design
+from studio.arena.design_yaml import design_from_data, load_design
 from studio.errors import StudioError
 from tests.arena.trials import design
 
@@ -48,7 +48,7 @@ def test_design_is_read_as_written() -> None:
         exclusions=Exclusions(recognised=False, faster_than=1.5),
         reveal=Reveal.EACH,
     )
-    assert load_design(dump_design(found), "again", {}) == found
+    assert load_design(yaml.safe_dump(found.as_data()), "again", {}) == found
     assert design_from_data(found.as_data()).hash == found.hash
 
 
@@ -87,7 +87,7 @@ def test_an_edited_format_is_written_out_and_hashed() -> None:
     found = with_formats(plain, written)
     kept = Format("template of merges/gradient-3", ("END",))
     assert [m.prompt_format for m in found.models] == [kept, "vicuna", "alpaca"]
-    assert load_design(dump_design(found), "again", {}) == found
+    assert load_design(yaml.safe_dump(found.as_data()), "again", {}) == found
     assert with_formats(found, lambda source, name: ("another", ())).models[0] == found.models[0]
     changed = with_formats(plain, lambda source, name: None if name else ("template", ("END",)))
     assert len({plain.hash, found.hash, changed.hash}) == 3
@@ -125,7 +125,3 @@ def test_mistakes_are_told_with_their_place(old: str, new: str, told: str) -> No
     with pytest.raises(StudioError, match=told) as error:
         load_design(YAML.replace(old, new), "TRIAL.yaml", PRESETS)
     assert str(error.value).startswith("TRIAL.yaml")
-
-
-def test_every_field_can_be_written_in_yaml() -> None:
-    assert set(yaml.safe_load(dump_design(design()))) == {field.name for field in fields(Design)}

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from studio.arena.design import check_label
-from studio.arena.trial import now
-from studio.durable import Follower, append, json_line, json_record, locked
+from studio.durable import Follower, append, json_line, json_record, locked, now
 from studio.errors import StudioError
 
 FILE = "raters.jsonl"
