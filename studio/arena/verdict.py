@@ -123,6 +123,11 @@ def _cautions(results: Results) -> list[str]:
             f"One answer on both sides was called a tie {noise.called_ties} of {noise.identical} "
             "times."
         )
+    if len(results.raters) == 2:
+        lines.append(
+            "Two raters tell little of how raters differ: intervals over raters and prompts may "
+            "then reach from 0 to 100 %. A claim does not rest on them."
+        )
     if results.amendments:
         count = len(results.amendments)
         times = "once" if count == 1 else f"{count} times"

@@ -168,6 +168,8 @@ def test_later_raters_do_not_move_the_decisive_test(tmp_path: Path) -> None:
     assert after.primary.evidence == before.primary.evidence
     assert (before.primary.votes, after.primary.votes) == (20, 40)
     assert [rater.name for rater in after.raters] == ["Ann", "Bob"]
+    told = [any("Two raters" in line for line in verdict(found)) for found in (before, after)]
+    assert told == [False, True]
     assert (after.raters[1].preference, after.noise.shared) == (0.0, 20)
     assert "Ann" not in verdict(after)[0]
 
