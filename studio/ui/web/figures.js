@@ -131,8 +131,8 @@ function similarityFigure(found, desk, width, seen) {
   const norms = [...found.norm_ratio.filter(Number.isFinite), 1], room = Math.max(0.08 * (Math.max(...norms) - Math.min(...norms)), 2e-3);
   return { traces: layerLines(place, lines), layout: {
     xaxis: { ...place.axis, anchor: "y2" }, showlegend: true, uirevision: place.layers, margin: { l: 52 },
-    yaxis: { domain: [0.4, 1], range: [low - air, Math.min(high + air, 1 + 0.3 * air)], nticks: 5 },
-    yaxis2: { domain: [0, 0.27], range: [Math.min(...norms) - room, Math.max(...norms) + room], gridcolor: tone("var(--ms-line)"),
+    yaxis: { domain: [0.4, 1], title: { text: "cosine" }, range: [low - air, Math.min(high + air, 1 + 0.3 * air)], nticks: 5 },
+    yaxis2: { domain: [0, 0.27], title: { text: "norm", font: { color: tone("var(--ms-soft)"), size: 12 }, standoff: 6 }, range: [Math.min(...norms) - room, Math.max(...norms) + room], gridcolor: tone("var(--ms-line)"),
               tickfont: { color: tone("var(--ms-soft)"), size: 12 }, zeroline: false, fixedrange: true, nticks: 4 },
   } };
 }
