@@ -1,8 +1,8 @@
 // The Blind tab: the list of trials, and the way to setting up, rating and results.
 const root = element.querySelector(".ms");
-let view = null, listed = "", polling = 0, known = null;
+let view = null, polling = 0, known = null;
 const stage = h("div", { class: "bl-stage" });
-const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE_RATING);
+const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, `${OFFLINE} Trying again …`);
 root.replaceChildren(stage, offline);
 root.removeAttribute("aria-busy");
 
@@ -11,7 +11,7 @@ function enter(next) {
   view = next;
   stage.replaceChildren(next.element);
 }
-const openList = () => { enter(trialList()); listed = ""; poll(); };
+const openList = () => { enter(trialList()); poll(); };
 const rate = (trial, title = trial) => enter(ratingView({ trial, title, leave: openList }));
 const setUp = (isDemo, model = null) => enter(setupView({ isDemo, model, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
 const design = (trial) => enter(designView({ trial, leave: openList }));
@@ -21,23 +21,40 @@ function trialList() {
   const box = h("div", { class: "bl-list" });
   const head = h("div", { class: "ms-toolbar" }, h("div", {}, h("h2", {}, "Blind trials"), h("p", { class: "ms-hint" }, "Two answers, no names: is the merge really better?")), h("div", { class: "ms-row bl-new" }));
   const said = h("div", { "aria-live": "polite" });
-  return { element: h("div", {}, head, packChooser, said, box), box, said, action: head.lastChild };
+  return { element: h("div", {}, head, packChooser, said, box), box, said, action: head.lastChild, owner: null, cards: new Map() };
 }
 function refresh() {
   if (!view?.box || !known) return;
-  const state = JSON.stringify(known);
-  if (state === listed) return;
-  listed = state;
   const { owner, token_set: tokenSet } = known.access;
-  view.action.replaceChildren(...(owner && !props.value.rating_only ? [
+  if (view.owner !== owner) view.action.replaceChildren(...(owner && !props.value.rating_only ? [
     h("button", { type: "button", class: "ms-button", onclick: () => packChooser.click() }, "Add a pack"), h("button", { type: "button", class: "ms-button ms-primary", onclick: () => setUp(false) }, "New trial")] : []));
+  view.owner = owner;
+  if (known.trials.length) { drawCards(owner); return; }
   const nothing = owner ? firstSteps() : tokenSet ? h("p", { class: "ms-hint" }, "No trial is open for raters now.")
     : h("p", { class: "ms-hint" }, "No trial is open for raters, and this studio has no owner token to open one with.");
-  const held = document.activeElement, card = held?.closest?.(".bl-trial-card"), text = held?.textContent;
-  view.box.replaceChildren(...(known.trials.length ? known.trials.map((trial) => trialCard(trial, owner)) : [h("div", { class: "bl-none" }, nothing)]));
-  if (card) { // who stood on a button stands there still
-    const again = [...view.box.children].find((each) => each.ariaLabel === card.ariaLabel);
-    [...(again?.querySelectorAll("button, select") || [])].find((each) => each.textContent === text)?.focus({ preventScroll: true });
+  const key = JSON.stringify([owner, tokenSet]);
+  if (view.box.dataset.nothing !== key) view.box.replaceChildren(h("div", { class: "bl-none" }, nothing));
+  view.box.dataset.nothing = key;
+}
+const isLive = (job) => ["running", "cancelling"].includes(job?.state);
+function drawCards(owner) { // only those of which something changed: a hand may be at work in another
+  delete view.box.dataset.nothing;
+  const held = document.activeElement, card = held?.closest?.(".bl-trial-card"), job = known.generation;
+  const drawn = known.trials.map((trial) => {
+    const key = JSON.stringify([trial, owner, known.access.open, isLive(job), job?.trial === trial.name && job]);
+    const old = view.cards.get(trial.name);
+    return [trial.name, old?.key === key ? old : { key, element: trialCard(trial, owner) }];
+  });
+  view.cards = new Map(drawn);
+  drawn.forEach(([, { element: fresh }], at) => {
+    const old = view.box.children[at];
+    if (!old) view.box.append(fresh);
+    else if (old !== fresh) old.replaceWith(fresh);
+  });
+  while (view.box.children.length > drawn.length) view.box.lastChild.remove();
+  if (card && !card.isConnected) { // who stood on a control stands there still
+    const again = [...view.box.children].find((each) => each.ariaLabel === card.ariaLabel), nameOfControl = (each) => each.ariaLabel || each.textContent;
+    [...(again?.querySelectorAll("button, select, input") || [])].find((each) => nameOfControl(each) === nameOfControl(held))?.focus({ preventScroll: true });
   }
 }
 function firstSteps() {
@@ -57,17 +74,16 @@ async function addPack() {
   if (file.size > 700000) { say(`${file.name} has ${bytes(file.size)}; a pack of more than 700 kB is put into the trials folder by hand, or rated with make rate.`); return; }
   const answer = await ask("add_pack", { data: await asBase64(file) });
   say(answer.error);
-  listed = "";
   poll();
 }
 function trialCard(trial, owner) {
-  const job = known.generation, isMine = job && job.trial === trial.name, live = job && ["running", "cancelling"].includes(job.state);
+  const job = known.generation, isMine = job && job.trial === trial.name, live = isLive(job);
   const say = h("div", { "aria-live": "polite" });
   const button = (text, action, more) => h("button", { type: "button", class: "ms-button", onclick: action, ...more }, text);
   const tellOr = async (name, data) => {
     const answer = await ask(name, data);
-    if (answer.error) say.replaceChildren(alertBox(answer.error));
-    else { listed = ""; poll(); }
+    say.replaceChildren(answer.error ? alertBox(answer.error) : "");
+    if (!answer.error) poll();
   };
   const tellError = (error) => say.replaceChildren(alertBox(error));
   const lacking = owner && !trial.ready && !trial.problem;
@@ -126,10 +142,9 @@ async function poll() {
   const answer = await ask("trials_now", {});
   offline.hidden = !answer.offline;
   if (!answer.error) { known = answer; refresh(); }
-  const isLive = ["running", "cancelling"].includes(known?.generation?.state);
-  polling = setTimeout(poll, answer.offline ? 2000 : isLive ? 1000 : 15000);
+  polling = setTimeout(poll, answer.offline ? 2000 : isLive(known?.generation) ? 1000 : 15000);
 }
-window.addEventListener("merge-studio-token", () => { listed = ""; poll(); });
+window.addEventListener("merge-studio-token", poll);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
 function compareWish() { // a merge that was just made, as the first model of a new trial
   const model = takeWish("Blind");

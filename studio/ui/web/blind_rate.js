@@ -42,7 +42,7 @@ function ratingView(desk) {
   async function begin() {
     if (!recall(RATER_KEY)) { showDoor(""); return; }
     const answer = await send("item", {});
-    if (answer.offline) { tell(OFFLINE_RATING); setTimeout(() => !closed && begin(), 2000); return; }
+    if (answer.offline) { tell(`${OFFLINE} Trying again …`); setTimeout(() => !closed && begin(), 2000); return; }
     if (answer.error) { showDoor(answer.error); return; }
     adopt(answer);
   }
@@ -91,7 +91,8 @@ function ratingView(desk) {
   // ---- an item ------------------------------------------------------------------------------
   function adopt(answer) {
     door.replaceChildren();
-    tell("");
+    last.replaceChildren();
+    trouble.replaceChildren();
     aboutLine(answer);
     item = answer.item;
     undo.disabled = !answer.done;
@@ -129,7 +130,7 @@ function ratingView(desk) {
     return h("div", { class: "ms-row" }, h("span", { class: "ms-label" }, name), "A", row("a"), "B", row("b"));
   }
   const setBusy = (now) => { busy = now; votes.forEach((button) => { button.disabled = now || !item; }); };
-  const tell = (text) => trouble.replaceChildren(text ? alertBox(text) : "");
+  const tell = (text) => (body.hidden ? last : trouble).replaceChildren(alertBox(text)); // where it is seen
 
   // ---- acts ---------------------------------------------------------------------------------
   async function vote(verdict) {
@@ -139,8 +140,8 @@ function ratingView(desk) {
     votes.forEach((button) => button.classList.toggle("bl-cast", button.dataset.verdict === verdict));
     let answer = await send("vote", data), wasOffline = false;
     while (answer.offline && !closed) {
+      if (!wasOffline) tell(UNSTORED);
       wasOffline = true;
-      tell(UNSTORED);
       await new Promise((resolve) => { setTimeout(resolve, 1500); });
       answer = await send("vote", data);
     }
@@ -167,8 +168,8 @@ function ratingView(desk) {
     setBusy(true);
     const answer = await send(name, data);
     if (answer.error) { tell(answer.error); setBusy(false); return; }
-    last.replaceChildren(h("span", { class: "ms-soft" }, name === "undo" ? "Your last vote is taken back; here is its pair again." : "Skipped; it comes again at the end."));
     adopt(answer);
+    last.replaceChildren(h("span", { class: "ms-soft" }, name === "undo" ? "Your last vote is taken back; here is its pair again." : "Skipped; it comes again at the end."));
   }
   function openComment() {
     comment.hidden = !comment.hidden;
@@ -225,7 +226,6 @@ function ratingView(desk) {
   begin();
   return { element, close() { closed = true; document.removeEventListener("keydown", key); } };
 }
-const OFFLINE_RATING = "The studio does not answer; trying again …";
 
 function revealedView(votes) {
   const tally = new Map();

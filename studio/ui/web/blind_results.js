@@ -9,7 +9,7 @@ function resultsView(desk) {
   let drawn = [];
   async function load(anyway) {
     const found = await ask("results", { trial: desk.trial, code: recall(RATER_KEY), anyway });
-    if (found.error) { box.replaceChildren(alertBox(found.offline ? OFFLINE_RATING : found.error)); if (found.offline) setTimeout(() => load(anyway), 2000); return; }
+    if (found.error) { box.replaceChildren(alertBox(found.error)); if (found.offline) setTimeout(() => load(anyway), 2000); return; }
     if (!found.results) {
       box.replaceChildren(h("div", { class: "ms-card" }, h("p", {}, `You have still to rate: ${found.left}. Who knows the score rates differently.`),
         h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-primary", onclick: () => rate(desk.trial) }, "Rate on"), h("button", { type: "button", class: "ms-button", onclick: () => load(true) }, "Show them anyway"))));
