@@ -24,8 +24,8 @@ function put(node, text) { // writing the same again would have the page laid ou
   if (node.textContent !== text) node.textContent = text;
 }
 
-// localStorage may be shut, in private windows and in frames of other sites.
-const memory = {};
+// localStorage may be shut, in private windows and in frames of other sites; the tabs are scripts apart.
+const memory = (window.mergeStudioMemory ||= {});
 function remember(key, value) {
   memory[key] = value;
   try {
@@ -45,7 +45,7 @@ function recallHere(key) {
   try { return sessionStorage.getItem(key); } catch { return null; }
 }
 
-const OFFLINE = "The studio does not answer. Your tuning is kept on this page; trying again …";
+const OFFLINE = "The studio does not answer.";
 async function ask(name, data) {
   let answer;
   try {

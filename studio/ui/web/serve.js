@@ -7,31 +7,31 @@ let state = null, models = [], logOf = null, busy = false, recipeText = null;
 
 const list = modelList({ kept, changed, add: (model) => { kept.added = [...new Set([...kept.added, model])]; kept.chosen = [...new Set([...kept.chosen, model])]; changed(true); },
   drop: (model) => { kept.added = kept.added.filter((each) => each !== model); kept.chosen = kept.chosen.filter((each) => each !== model); changed(true); } });
-const plan = planPanel({ kept, changed, start, isBusy: () => busy, engineKinds: () => {
-  const kinds = [["vllm", "vLLM"], ["embedded", "embedded engine"]];
-  if (!state?.has_vllm) return [["embedded", "embedded engine"]];
-  return state.engine === "embedded" ? kinds.reverse() : kinds;
-} });
+const plan = planPanel({ kept, changed, start, isBusy: () => busy, engineKinds, engineKind });
 const engines = enginePanel({ act, attach, models: () => models, logOf: () => logOf, showLog: (id, isOpen) => {
   if (isOpen) { logOf = id; poll(); } else if (logOf === id) logOf = null;
 } });
 const chat = chatPanel({ kept, keep, engines: () => state?.engines || [], changed: () => findModels(true) });
-const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE.replace("Your tuning is kept on this page; trying", "Trying"));
+const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, `${OFFLINE} Trying again …`);
 const closed = h("section", { class: "ms-card", hidden: true }, h("h2", {}, "Serving is the owner's"), h("p"));
 const board = h("div", { class: "ms-columns ms-serve", hidden: true }, h("div", { class: "ms-stages" }, list.element, plan.element), h("div", { class: "ms-stages" }, engines.element, chat.element));
 
+function engineKinds() { // the one that suits this machine first
+  const vllm = ["vllm", "vLLM"], embedded = ["embedded", "embedded engine"];
+  if (!state?.has_vllm) return [embedded];
+  return state.engine === "embedded" ? [embedded, vllm] : [vllm, embedded];
+}
+function engineKind() { // the one that was chosen, where it can be had
+  const kinds = engineKinds().map(([kind]) => kind);
+  return kinds.includes(kept.engine) ? kept.engine : kinds[0];
+}
 function changed(withModels = false) {
   keep();
   if (withModels) findModels(true);
   findPlan();
 }
-function draft() { // the Merge tab keeps its recipe here
-  let text = null;
-  try { text = sessionStorage.getItem(DRAFT_KEY); } catch { /* shut in private windows */ }
-  return text || recall(DRAFT_KEY);
-}
 async function findModels(force = false) {
-  const text = draft();
+  const text = recallHere(DRAFT_KEY) || recall(DRAFT_KEY); // the Merge tab keeps its recipe there
   if (!force && text === recipeText) return;
   recipeText = text;
   let recipe = null;
@@ -57,9 +57,7 @@ const planRequest = () => ({ models: kept.chosen, gpus: kept.gpus, wish: kept.wi
 async function start(only) {
   busy = true;
   plan.refresh();
-  const kinds = state?.has_vllm ? ["vllm", "embedded"] : ["embedded"];
-  const engine = kinds.includes(kept.engine) ? kept.engine : state?.engine || kinds[0];
-  const found = await ask("start", { ...planRequest(), only, engine, idle_minutes: kept.idle ?? null });
+  const found = await ask("start", { ...planRequest(), only, engine: engineKind(), idle_minutes: kept.idle ?? null });
   busy = false;
   plan.tell(found.error);
   plan.refresh();
@@ -85,16 +83,16 @@ async function poll() {
   const answer = await ask("engines", { log: logOf });
   clearTimeout(polling);
   polling = setTimeout(poll, isSeen ? 1000 : 5000);
+  const wasOffline = !offline.hidden;
   offline.hidden = !answer.offline;
-  if (answer.error) return;
+  if (answer.error) { engines.tell(answer.offline ? null : answer.error); return; }
   const wasOwner = state?.access.owner;
-  const finished = answer.engines.length && !state;
   state = answer;
   const owner = answer.access.owner;
   board.hidden = !owner;
   closed.hidden = owner;
   if (!owner) { closed.lastChild.textContent = answer.access.token_set ? "Starting engines and talking to them is for the owner of this studio: enter the owner token at the top." : "Serving is off: this studio can be reached by others and has no owner token; start it with STUDIO_OWNER_TOKEN."; return; }
-  if (!wasOwner || finished) { findModels(true); findPlan(); } else findModels();
+  if (!wasOwner || wasOffline) { findModels(true); findPlan(); } else findModels();
   engines.show(answer);
   chat.show();
 }

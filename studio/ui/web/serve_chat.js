@@ -7,7 +7,7 @@ function chatPanel(desk) {
   const text = h("textarea", { class: "ms-text ms-area", rows: 3, "aria-label": "Message", placeholder: "Say something. Enter sends, Shift+Enter begins a line.",
     onkeydown: (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); say(text.value); } } });
   const button = (words, action, primary) => h("button", { type: "button", class: `ms-button${primary ? " ms-primary" : ""}`, onclick: action }, words);
-  const send = button("Send", () => say(text.value), true), stop = button("Stop", () => ask("stop_answer", { id: now() })), again = button("Again", () => { sampling.nextSeed(); say(""); }), clear = button("Clear", () => forget());
+  const send = button("Send", () => say(text.value), true), stop = button("Stop", () => halt()), again = button("Again", () => { sampling.nextSeed(); say(""); }), clear = button("Clear", () => forget());
   const told = h("div", { "aria-live": "polite" });
   const sampling = samplingForm({ ...desk, keep: () => { desk.keep(); told.replaceChildren(); } });
   const format = formatForm({ model: () => engine()?.spec.model || null, system: () => system.value, text: () => text.value, formats: sampling.formats, changed: desk.changed });
@@ -16,7 +16,7 @@ function chatPanel(desk) {
     h("div", { class: "ms-row" }, pick, sampling.preset),
     labelled("System message", system), turns, text, h("div", { class: "ms-row ms-act" }, send, stop, again, clear), told, format.element, sampling.element);
   const element = h("section", { class: "ms-card", "aria-label": "Try a model" }, h("h2", {}, "Try a model"), empty, body);
-  let chat = { version: -1, messages: [], answering: false }, timer = 0, opened = false, shownModel = "", shownKey = "";
+  let chat = { version: -1, messages: [], answering: false }, timer = 0, opened = false, sending = false, shownModel = "", shownKey = "";
 
   const now = () => pick.value;
   const engine = () => desk.engines().find((each) => each.id === now());
@@ -32,7 +32,7 @@ function chatPanel(desk) {
     empty.hidden = talking.length > 0;
     body.hidden = talking.length === 0;
     if (!talking.length) return;
-    if (!opened) { opened = true; sampling.open().then(() => format.refresh()); }
+    if (!opened) { opened = true; sampling.open().then((isOpen) => { opened = isOpen; format.refresh(); }); }
     const model = engine()?.spec.model;
     if (model !== shownModel) { shownModel = model; format.refresh(); }
     buttons();
@@ -62,25 +62,35 @@ function chatPanel(desk) {
     buttons();
   }
   async function say(words) {
-    if (chat.answering || !now()) return;
     const id = now();
+    if (chat.answering || sending || !id) return;
+    sending = true;
     const found = await ask("say", { id, text: words, system: system.value, sampling: desk.kept.sampling, format: format.wanted() });
-    told.replaceChildren(...(found.error ? [alertBox(found.error)] : []));
+    sending = false;
+    tell(found.error);
     if (found.error) return;
     if (words) text.value = "";
+    if (id !== now()) return; // another engine's conversation is shown by now
     adopt(found);
     turns.scrollTop = turns.scrollHeight;
     look();
   }
-  async function forget() {
-    const found = await ask("clear_chat", { id: now() });
-    if (!found.error) adopt(found);
+  async function halt() {
+    const found = await ask("stop_answer", { id: now() });
+    tell(found.error);
   }
+  async function forget() {
+    const id = now(), found = await ask("clear_chat", { id });
+    tell(found.error);
+    if (!found.error && id === now()) adopt(found);
+  }
+  const tell = (error) => told.replaceChildren(...(error ? [alertBox(error)] : []));
   return { element, show };
 }
 
 function drawTurns(box, chat) {
   const follows = box.scrollTop + box.clientHeight >= box.scrollHeight - 40;
+  box.setAttribute("aria-busy", String(chat.answering)); // an answer is read out whole, not word by word
   while (box.children.length > chat.messages.length) box.lastChild.remove();
   chat.messages.forEach((message, index) => {
     let turn = box.children[index];
@@ -91,12 +101,12 @@ function drawTurns(box, chat) {
     }
     const last = index === chat.messages.length - 1;
     const [speaker, words, facts] = turn.children;
-    speaker.textContent = message.role === "user" ? "You" : message.model;
-    if (words.textContent !== message.text) words.textContent = message.text;
+    put(speaker, message.role === "user" ? "You" : message.model);
+    put(words, message.text);
     turn.classList.toggle("ms-waiting", last && chat.answering);
-    const failed = message.error ? [alertBox(message.error)] : [];
-    if (failed.length) facts.replaceChildren(...failed);
-    else facts.textContent = message.role === "user" ? "" : factWords(message, last && chat.answering);
+    if (!message.error) put(facts, message.role === "user" ? "" : factWords(message, last && chat.answering));
+    else if (turn.dataset.error !== message.error) facts.replaceChildren(alertBox(message.error)); // told once
+    turn.dataset.error = message.error;
   });
   if (follows) box.scrollTop = box.scrollHeight;
 }

@@ -3,7 +3,8 @@ const PHASES = { starting: "starting", ready: "ready", switching: "changing weig
 
 // desk: { act(id, action, model), attach(fields), models(), logOf(), showLog(id, isOpen) }
 function enginePanel(desk) {
-  const list = h("div", { class: "ms-engines" });
+  const none = h("p", { class: "ms-hint" }, "No engine runs. Choose models, look at the plan, and start it.");
+  const list = h("div", { class: "ms-engines" }, none);
   const found = h("div"), warning = h("div", { "aria-live": "polite" });
   const told = h("div", { "aria-live": "polite" });
   const attach = attachForm(desk);
@@ -14,8 +15,7 @@ function enginePanel(desk) {
     const engines = state.engines;
     const ids = engines.map((engine) => engine.id);
     for (const id of [...cards.keys()]) if (!ids.includes(id)) { cards.get(id).element.remove(); cards.delete(id); }
-    list.querySelector(".ms-empty")?.remove();
-    if (!engines.length) list.append(h("p", { class: "ms-hint ms-empty" }, "No engine runs. Choose models, look at the plan, and start it."));
+    none.hidden = engines.length > 0;
     for (const engine of engines) {
       if (!cards.has(engine.id)) { cards.set(engine.id, engineCard(engine, desk)); list.append(cards.get(engine.id).element); }
       cards.get(engine.id).show(engine, state);
@@ -50,12 +50,11 @@ function engineCard(first, desk) {
       work.replaceChildren(...(["starting", "switching", "stopping"].includes(engine.phase) ? progressView() : []));
     }
     updateProgress(work, engine);
-    numbers.textContent = loadWords(engine);
+    put(numbers, loadWords(engine));
     numbers.hidden = !numbers.textContent;
     if (logBox.open && desk.logOf() === engine.id) {
       const follows = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
-      const text = (state.log || []).join("\n");
-      if (log.textContent !== text) log.textContent = text || "nothing yet";
+      put(log, (state.log || []).join("\n") || "nothing yet");
       if (follows) log.scrollTop = log.scrollHeight;
     } else if (logBox.open) logBox.open = false; // another engine's log is shown
   }

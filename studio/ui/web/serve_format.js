@@ -11,7 +11,7 @@ function formatForm(desk) {
   const editor = h("details", { class: "ms-details" }, h("summary", {}, "Edit the template"), template,
     labelled("Stop strings, one a line", stops),
     h("div", { class: "ms-row" }, button("Use", () => use()), button("Save for this model", () => save(false)), button("Back to what was found", () => save(true))));
-  const element = h("details", { class: "ms-details", ontoggle: () => render() }, h("summary", {}, "Prompt format"),
+  const element = h("details", { class: "ms-details", ontoggle: () => { if (element.open) render(); } }, h("summary", {}, "Prompt format"),
     h("div", { class: "ms-row" }, pick), why, warn, sent, editor);
   let wanted = {}, model = null, round = 0;
 

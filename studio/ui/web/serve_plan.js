@@ -13,15 +13,14 @@ function choiceField(options, value, change) {
   return field;
 }
 function numberField(value, change, more) {
-  const field = h("input", { type: "number", class: "ms-field", value: value ?? "", placeholder: "auto", ...more, onchange: () => change(field.value === "" ? null : Number(field.value)) });
-  return field;
+  return h("input", { type: "number", class: "ms-field", value: value ?? "", placeholder: "auto", ...more, onchange: (event) => change(event.target.value === "" ? null : Number(event.target.value)) });
 }
 
-// desk: { kept, changed(), start(only), engineKinds(), isBusy() }
+// desk: { kept, changed(), start(only), engineKinds(), engineKind(), isBusy() }
 function planPanel(desk) {
   const kept = desk.kept, wish = kept.wish, rates = kept.rates;
   const set = (where, name) => (value) => { if (value === null) delete where[name]; else where[name] = value; desk.changed(); };
-  const gpus = h("input", { class: "ms-text ms-short", type: "text", value: kept.gpus, placeholder: "this machine", spellcheck: "false", onchange: () => { kept.gpus = gpus.value.trim(); desk.changed(); } });
+  const gpus = h("input", { class: "ms-text", type: "text", value: kept.gpus, placeholder: "this machine", spellcheck: "false", onchange: () => { kept.gpus = gpus.value.trim(); desk.changed(); } });
   const price = (name, more) => numberField(rates[name], set(rates, name), { min: 0, step: "any", placeholder: "0", ...more });
   const fields = h("div", { class: "ms-settings" },
     labelled("GPUs", gpus, "or what if: 4x80, 2xA100, cpu"),
@@ -55,10 +54,9 @@ function planPanel(desk) {
     refresh();
   }
   function refresh() {
-    const kinds = desk.engineKinds();
     if (!plan || plan.arrangement === "impossible") { startBox.replaceChildren(); return; }
     if (plan.imagined) { startBox.replaceChildren(h("p", { class: "ms-hint" }, "A plan for other hardware. Clear the GPUs field to plan for this machine and start.")); return; }
-    const kind = choiceField(kinds, kept.engine || kinds[0][0], (value) => { kept.engine = value; desk.changed(); });
+    const kind = choiceField(desk.engineKinds(), desk.engineKind(), (value) => { kept.engine = value; desk.changed(); });
     kind.setAttribute("aria-label", "Engine");
     const first = plan.models[0], together = plan.arrangement === "side by side" && plan.models.length > 1;
     const go = (text, only, primary) => h("button", { type: "button", class: `ms-button${primary ? " ms-primary" : ""}`, disabled: desk.isBusy(), onclick: () => desk.start(only) }, text);
@@ -128,7 +126,7 @@ function tables(plan) {
     if (!like) seen.set(key, model.label);
     const title = `${shortOf(model.label)}: ${count(model.parameters)} parameters, ${model.dtype}${model.quantisation === "none" ? "" : `, ${model.quantisation}`}`;
     if (like) return h("p", { class: "ms-hint" }, `${title}; as ${shortOf(like)}.`);
-    return h("div", { class: "ms-wide-table", tabindex: 0 }, h("table", {},
+    return h("div", { class: "ms-wide-table", tabindex: 0, role: "region", "aria-label": title }, h("table", {},
       h("caption", {}, title),
       h("thead", {}, h("tr", {}, ["TP", "PP", plan.gpus.length ? "Weights/GPU" : "Weights", "KV tokens", `Requests of ${plan.length.toLocaleString("en")}`].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, model.rows.map((row) => wayRow(row, model.chosen)))));

@@ -15,12 +15,14 @@ function samplingForm(desk) {
   const element = h("details", { class: "ms-details" }, h("summary", {}, "Sampling: every parameter"), grid, h("div", { class: "ms-row" }, name, saveButton, forgetButton), told);
   let known = { presets: {}, shipped: [], ranges: {} };
 
-  async function open() {
+  async function open() { // whether the presets are there now
     const found = await ask("sampling", {});
-    if (found.error) { told.replaceChildren(alertBox(found.error)); return; }
+    told.replaceChildren(...(found.error ? [alertBox(found.error)] : []));
+    if (found.error) return false;
     adopt(found);
     if (!desk.kept.sampling) choose(desk.kept.preset || "careful");
     else fill();
+    return true;
   }
   function adopt(found) {
     known = found;

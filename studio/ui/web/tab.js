@@ -53,7 +53,7 @@ const library = makeLibrary({
   listed(entries) { saved = entries.filter((entry) => !entry.problem); fillPicker(); },
   shown: (isOpen) => keep.setAttribute("aria-expanded", String(isOpen)),
 });
-const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, OFFLINE);
+const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, `${OFFLINE} Your tuning is kept on this page; trying again …`);
 const snapBox = h("input", { type: "checkbox", onchange: () => { snaps = snapBox.checked; remember(SNAP_KEY, snaps ? "yes" : "no"); } });
 snapBox.checked = snaps;
 
