@@ -71,15 +71,15 @@ def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
     from studio.arena.design import with_formats
     from studio.arena.design_yaml import load_design
     from studio.arena.prompts import choose, load_prompts
-    from studio.serve.kept import Formats
-    from studio.serve.sampling import PRESETS, Sampling
+    from studio.serve.kept import Formats, Presets
+    from studio.serve.sampling import Sampling
 
-    presets = {name: sampling.as_data() for name, sampling in PRESETS.items()}
+    kept = read_settings(os.environ).data_dir / "serve"
+    presets = {name: sampling.as_data() for name, sampling in Presets(kept).all().items()}
     for values in presets.values():
         del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
     design = load_design(_read_text(path), path.name, presets)
-    formats = Formats(read_settings(os.environ).data_dir / "serve")
-    design = with_formats(design, formats.written)
+    design = with_formats(design, Formats(kept).written)
     Sampling.from_data({k: v for k, v in design.sampling.items() if k != "preset"})
     prompts = choose(
         load_prompts(*map(Path, design.prompts)),

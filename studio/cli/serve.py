@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from studio.serve.processes.fleet import Fleet
     from studio.serve.processes.spec import ModelSpec
     from studio.serve.processes.state import EngineState
+    from studio.serve.sampling import Sampling
 
 LOOK_SECONDS = 0.2
 
@@ -57,15 +58,17 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _serve(parsed: argparse.Namespace) -> int:
     from studio.cli.engines import ready
+    from studio.serve.kept import Presets
     from studio.serve.processes.fleet import Fleet
-    from studio.serve.sampling import PRESETS
 
     if parsed.plan_only:
         return _plan(parsed)
-    if parsed.preset not in PRESETS:
-        raise StudioError(f'there is no preset "{parsed.preset}"; known are {", ".join(PRESETS)}')
+    data = read_settings(os.environ).data_dir
+    presets = Presets(data / "serve").all()
+    if parsed.preset not in presets:
+        raise StudioError(f'there is no preset "{parsed.preset}"; known are {", ".join(presets)}')
     specs = [_spec(model, parsed) for model in parsed.models]
-    fleet = Fleet(read_settings(os.environ).data_dir / "engines", adopts=False)
+    fleet = Fleet(data / "engines", adopts=False)
     try:
         for line in fleet.found:
             print(f"note: {line}", file=sys.stderr)
@@ -73,7 +76,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         for name in names:
             state = ready(fleet, name, lambda line: print(line, file=sys.stderr))
             if parsed.prompt is not None:
-                _answer(fleet, name, parsed)
+                _answer(fleet, name, parsed, presets[parsed.preset])
             else:
                 _show(state, parsed.json)
         if parsed.prompt is None:
@@ -126,12 +129,10 @@ def _show(state: "EngineState", as_json: bool) -> None:
     print(f"{state.spec.name} is ready; Ctrl-C stops it", file=sys.stderr)
 
 
-def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace) -> None:
+def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace, preset: "Sampling") -> None:
     from dataclasses import asdict, replace
 
-    from studio.serve.sampling import PRESETS
-
-    sampling = replace(PRESETS[parsed.preset], max_tokens=parsed.max_tokens)
+    sampling = replace(preset, max_tokens=parsed.max_tokens)
     engine = fleet.engine(name)
     if parsed.json:
         emit(asdict(engine.complete(parsed.prompt, sampling)))

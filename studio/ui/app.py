@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.serve.kept import Formats
+from studio.serve.kept import Formats, Presets
 from studio.serve.processes.fleet import Fleet
 from studio.settings import Settings
 from studio.ui.access import Access
@@ -61,9 +61,10 @@ def build(settings: Settings, command: Sequence[str] = STUDIO) -> Studio:
     generations = Generations(settings.data_dir, command, serving)
     trials = Trials(settings.data_dir.absolute() / "trials", access)
     raters = Raters(settings.data_dir.absolute() / "raters")
-    formats = Formats(settings.data_dir / "serve")
+    kept = settings.data_dir / "serve"
+    formats, presets = Formats(kept), Presets(kept)
     prompts = settings.data_dir.absolute() / "prompts"
-    form = Form(prompts, jobs.folder, formats.written, serving)
+    form = Form(prompts, jobs.folder, formats.written, serving, presets.all)
     bases = Bases(settings.data_dir, command)
 
     with gr.Blocks(title="Merge Studio", analytics_enabled=False, fill_width=True) as page:

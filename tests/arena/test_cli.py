@@ -12,6 +12,8 @@ from studio.arena.pack import open_pack
 from studio.arena.ratings import FILE
 from studio.arena.sitting import Sitting
 from studio.cli import main
+from studio.cli.arena import load_trial
+from studio.serve.kept import Presets
 from tests.arena.trials import MERGED, made, prefers, rate_all
 
 YAML = """\
@@ -54,6 +56,17 @@ def test_design_tells_the_power_and_fixes_nothing(
     code, out, _ = run(capsys, "design", design_file, "--json")
     assert json.loads(out)["answers"] == 60 and json.loads(out)["needed"] == 209
     assert sorted(path.name for path in Path().iterdir()) == ["TRIAL.yaml", "prompts.jsonl"]
+
+
+def test_a_design_may_name_a_preset_of_ones_own(
+    capsys: pytest.CaptureFixture[str], design_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIO_DATA", "data")
+    design_file.write_text(YAML.replace("sampling: creative", "sampling: mine"))
+    code, _, err = run(capsys, "design", design_file)
+    assert code == 2 and 'there is no preset "mine"' in err
+    Presets(Path("data/serve")).save("mine", {"temperature": 0.9})
+    assert load_trial(design_file)[0].sampling["temperature"] == 0.9
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -19,7 +19,7 @@ from studio.arena.power import plan
 from studio.arena.prompts import Prompt, choose, load_prompts, parse_prompts
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
-from studio.serve.sampling import PRESETS
+from studio.serve.sampling import PRESETS, Sampling
 from studio.ui.blind.models import offered
 from studio.ui.blind.serving import Serving
 
@@ -44,7 +44,7 @@ class Form:
 
     `uploads`: where uploaded prompt files are kept; `merges`: where finished merges are; `written`:
     the prompt formats that were edited for models, see `with_formats`; `serving`: has the servers
-    that are attached in the Serve tab.
+    that are attached in the Serve tab; `presets`: the sampling presets there are now.
     """
 
     def __init__(
@@ -53,16 +53,17 @@ class Form:
         merges: Path,
         written: FindFormat = _none,
         serving: Serving | None = None,
+        presets: Callable[[], Mapping[str, Sampling]] = lambda: PRESETS,
     ) -> None:
         self._uploads, self._merges, self._written = uploads, merges, written
-        self._serving = serving or Serving()
+        self._serving, self._presets = serving or Serving(), presets
 
     def choices(self) -> dict[str, Any]:
         """Everything the form offers."""
         return {
             "prompts": [self._about(path) for path in self._files()],
             "models": [*self._serving.models(), *offered(self._merges, DEMO_MODELS)],
-            "presets": {name: sampling.as_data() for name, sampling in PRESETS.items()},
+            "presets": {name: sampling.as_data() for name, sampling in self._presets().items()},
         }
 
     def design(self, data: object) -> tuple[Design, list[Prompt]]:
@@ -76,9 +77,10 @@ class Form:
             raise StudioError("choose at least one file of prompts")
         prompts = load_prompts(*[self._file(name) for name in files])
         sampling = data.get("sampling", "careful")
-        if not isinstance(sampling, str) or sampling not in PRESETS:
-            raise StudioError(f"sampling: choose one of {', '.join(PRESETS)}")
-        values = PRESETS[sampling].as_data()
+        presets = self._presets()
+        if not isinstance(sampling, str) or sampling not in presets:
+            raise StudioError(f"sampling: choose one of {', '.join(presets)}")
+        values = presets[sampling].as_data()
         del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
         design = design_from_data({**data, "sampling": {"preset": sampling, **values}})
         design = with_formats(design, self._written)

@@ -11,6 +11,7 @@ import pytest
 from studio.arena.design import Format
 from studio.arena.ledger import Ledger
 from studio.errors import StudioError
+from studio.serve.kept import Presets
 from studio.settings import Settings
 from studio.ui.access import Access
 from studio.ui.blind.form import DEMO_MODELS, Form
@@ -46,6 +47,18 @@ PROMPTS = "- {id: x, category: c, prompt: Sing of a river.}\n"
 @pytest.fixture
 def form(tmp_path: Path) -> Form:
     return Form(tmp_path / "prompts", tmp_path / "merges")
+
+
+def test_form_takes_presets_of_ones_own(tmp_path: Path) -> None:
+    kept = Presets(tmp_path / "serve")
+    form = Form(tmp_path / "prompts", tmp_path / "merges", presets=kept.all)
+    with pytest.raises(StudioError, match="choose one of"):
+        form.design({**FILLED, "sampling": "mine"})
+    kept.save("mine", {"temperature": 0.9, "min_p": 0.2, "seed": 5, "max_tokens": 9})
+    assert form.choices()["presets"]["mine"]["min_p"] == 0.2
+    design, _ = form.design({**FILLED, "sampling": "mine"})
+    assert (design.sampling["preset"], design.sampling["temperature"]) == ("mine", 0.9)
+    assert not {"seed", "max_tokens"} & design.sampling.keys()
 
 
 def test_form_takes_formats_that_were_edited(tmp_path: Path) -> None:
