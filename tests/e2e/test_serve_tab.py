@@ -1,7 +1,10 @@
 """A person at the Serve tab: plan, start, talk, change weights, stop; what others see of it."""
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -9,6 +12,8 @@ from playwright.sync_api import Locator, Page, expect
 from studio.serve.processes.proc_table import belonging
 from tests.e2e.conftest import TOKEN, Visited
 from tests.e2e.test_merge_tab import NAMELESS, TOO_WIDE
+from tests.faults.hub_double import serve
+from tests.serve.engines import DEMO
 
 # Whether an element has the colour of what is wrong.
 LOOKS_BAD = """element => {
@@ -226,6 +231,31 @@ def test_a_start_is_cancelled(studio: Visited, visit: Callable[..., Page]) -> No
     assert list(belonging(log)) == []
     starting.get_by_role("button", name="Remove").click()
     expect(starting).to_have_count(0)
+
+
+def test_a_download_is_shown_and_cancelled(
+    start: Callable[..., Visited], visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    folder = tmp_path / "remote"
+    shutil.copytree(DEMO / "story", folder)
+    os.truncate(folder / "model.safetensors", 64 << 20)
+    with serve({"maker/far": folder}) as hub:
+        hub.slow.add("model.safetensors")
+        page = serving(visit(start("app.py", **hub.environment(tmp_path / "home")).url))
+        page.get_by_label("Folder or Hub id", exact=True).fill("maker/far")
+        page.get_by_role("button", name="Add", exact=True).click()
+        choose(page, "far")
+        page.get_by_label("Engine", exact=True).select_option("embedded")
+        page.get_by_role("button", name="Start far").click()
+        far = engine(page, "far")
+        told = far.get_by_text(re.compile(r"^downloading: [0-9.]+ MB of 67\.1 MB · .* so far$"))
+        expect(told).to_be_visible(timeout=UP)
+        bar = far.get_by_role("progressbar")
+        expect(bar).to_have_attribute("aria-valuenow", re.compile("[0-9]"))
+        far.get_by_role("button", name="Stop", exact=True).click()
+        expect(far.get_by_role("status")).to_have_text("stopped", timeout=UP)
+        assert hub.sent < 64 << 20
+    assert not list((tmp_path / "home").rglob("*.incomplete"))
 
 
 def test_the_tab_is_the_owners(start: Callable[..., Visited], visit: Callable[..., Page]) -> None:

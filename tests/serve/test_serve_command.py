@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from studio.serve.processes.machine import this_machine
 from studio.serve.processes.proc_table import belonging
 from tests.serve.engines import DEMO, QUESTION, greedy, text_of
 from tests.test_architecture import ROOT
@@ -72,6 +73,14 @@ def test_serve_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], me
     _, talk = run.communicate(timeout=60)
     assert run.returncode == 2
     assert message in talk and "Traceback" not in talk
+
+
+@pytest.mark.skipif(this_machine().has_gpu, reason="GPUs can have a pipeline")
+def test_serve_begins_no_pipeline_on_the_processor(tmp_path: Path) -> None:
+    run = command(tmp_path, str(DEMO / "story"), "--engine", "vllm", "--pp", "2")
+    _, talk = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert talk.startswith("error: story: no pipeline runs on the CPU")
 
 
 def test_serve_plan_only_says_what_fits_and_starts_nothing(tmp_path: Path) -> None:
