@@ -113,6 +113,8 @@ def _front_matter(plan: Plan, licenses: Sequence[str | None]) -> str:
     methods = sorted({stage.method for stage in plan.recipe.stages})
     data["tags"] = ["mergekit", "merge", *methods]
     data["license"] = _common(licenses) or "other"
+    if data["license"] == "other":  # the Hub shows this name; the text tells the terms
+        data["license_name"] = "+".join(sorted({name or "unknown" for name in licenses}))
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=1000)
     return f"---\n{text}---"
 

@@ -111,26 +111,31 @@ def test_local_folders_are_no_base_models(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("cards", "license_", "words"),
+    ("cards", "license_", "name", "words"),
     [
-        (["license: mit"] * 3, "mit", "All sources state the licence `mit`"),
-        (["license:\n- mit"] * 3, "mit", "All sources state the licence `mit`"),
+        (["license: mit"] * 3, "mit", None, "All sources state the licence `mit`"),
+        (["license:\n- mit"] * 3, "mit", None, "All sources state the licence `mit`"),
         (
             ["license: llama2", "license: mit", "license: mit"],
             "other",
+            "llama2+mit",
             "The sources state different licences, so this card names none",
         ),
         (
             ["license: mit", "license: mit", "tags: [x]"],
             "other",
+            "mit+unknown",
             "Not every source names a known licence in its model card, so this card names none",
         ),
-        (["license: other"] * 3, "other", "Not every source names a known licence"),
+        (["license: other"] * 3, "other", "unknown", "Not every source names a known licence"),
     ],
 )
-def test_license(tmp_path: Path, cards: list[str], license_: str, words: str) -> None:
+def test_license(
+    tmp_path: Path, cards: list[str], license_: str, name: str | None, words: str
+) -> None:
     card = card_of(merged(tmp_path, [f"---\n{text}\n---\n" for text in cards]))
-    assert front_matter(card)["license"] == license_
+    front = front_matter(card)
+    assert (front["license"], front.get("license_name")) == (license_, name)
     assert words in card
 
 
