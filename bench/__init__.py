@@ -17,7 +17,8 @@ Parts
             layers × 9 tensors × 3 sources; see bench/browser.py for what exactly is timed
     tuning  the computation alone behind such a move, and loading Gram matrices that were kept
     serve   vLLM with a demo model: many requests together against one by one, and another model
-            by a switch in place against a restart; see bench/serving.py
+            by a switch in place against a restart; see bench/serving.py, and bench/switch.py, a
+            program of its own, for the same with a larger model
 
 Contestants, each a whole process from its start to the end of the `sync` after it
     engine    python -m studio merge RECIPE --out FOLDER

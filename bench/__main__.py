@@ -24,6 +24,7 @@ PARTS = (*MERGING, "browser", "tuning", "serve")
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     text = argparse.RawDescriptionHelpFormatter
     parsed = argparse.ArgumentParser(
         "python -m bench", description=bench.__doc__, formatter_class=text
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def options_of(args: argparse.Namespace, folder: Path) -> Options:
+    """What the command line asks of every part that merges; fewer runs where it is quick."""
     rounds = args.rounds or (2 if args.quick else 5)
     peers = args.mergekit_runs or (1 if args.quick else 2)
     return Options(
@@ -56,6 +58,7 @@ def options_of(args: argparse.Namespace, folder: Path) -> Options:
 
 
 def show(text: str) -> None:
+    """Print at once, also into a file."""
     print(text, flush=True)
 
 
@@ -70,6 +73,7 @@ def contests(part: str, shape: shapes.Shape, options: Options) -> list[Results]:
 
 
 def run(parts: list[str], quick: bool, options: Options) -> list[Results]:
+    """The parts that merge, each shown as soon as it is known."""
     found: list[Results] = []
     if "house" in parts:
         found += contests("house", shapes.TINY if quick else shapes.LLAMA_1B, options)

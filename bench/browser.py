@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from bench.contestants import ROOT, house_recipe
 from bench.errors import BenchError
 from bench.models import make_models
 from bench.report import Bar
@@ -30,31 +31,12 @@ from bench.shapes import Shape
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
 VIEWS = ("Shares", "Settings", "Similarity", "Heatmap")
 MEDIAN_BAR, P95_BAR = 60.0, 120.0  # ms
 # As many tensors as Llama-2 70B: 80 layers of 9, and 3 outside of them; narrow, since the charts
 # show one number for each whatever its size.
 SHAPE = Shape(hidden=64, inter=128, layers=80, heads=4, kv_heads=2, vocab=128)
-RECIPE = """\
-name: component-1
-merge_method: slerp
-base_model: {0}
-models: [{{model: {0}}}, {{model: {1}}}]
-parameters: {{t: [0.25, 0.3, 0.5]}}
----
-name: component-2
-merge_method: slerp
-base_model: {1}
-models: [{{model: {1}}}, {{model: {2}}}]
-parameters: {{t: [0.4, 0.3, 0.25]}}
----
-merge_method: slerp
-base_model: component-1
-models: [{{model: component-1}}, {{model: component-2}}]
-parameters: {{t: 0.5}}
-"""
 # Of the chart that is shown: how long each move took, how often it was drawn, when last.
 WATCH = """() => {
   const box = [...document.querySelectorAll(".ms-plot")].find((each) => each.offsetParent);
@@ -112,7 +94,7 @@ def browse(folder: Path, rounds: int) -> list[Drags]:
     models = [folder / name for name in ("one", "two", "three")]
     make_models(SHAPE, models)
     recipe = folder / "bench.yaml"
-    recipe.write_text(RECIPE.format(*models))
+    recipe.write_text(house_recipe(models))
     with _studio(folder / "data") as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})

@@ -48,6 +48,7 @@ class Results:
 
 
 def say(text: str) -> None:
+    """Tell what is being done, beside the results."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -108,6 +109,7 @@ class Course:
 
     @property
     def input_bytes(self) -> int:
+        """Bytes of the three models' files."""
         return sum(file.stat().st_size for file in self.files)
 
     def ready(self, cache: str) -> str:
@@ -119,6 +121,7 @@ class Course:
         return ""
 
     def command(self, name: str, way: FloorWay | None) -> list[str]:
+        """The command line of a contestant; the floor needs its way."""
         if name == FLOOR:
             assert way is not None
             return contestants.floor_command(way, self.out, self.shape.nbytes, self.files)

@@ -72,6 +72,7 @@ def mergekit_program() -> Path:
 
 
 def engine_command(recipe: Path, out: Path) -> list[str]:
+    """The studio's own command line."""
     return [sys.executable, "-m", "studio", "merge", str(recipe), "--out", str(out)]
 
 

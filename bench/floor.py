@@ -38,6 +38,7 @@ class Span:
 
 
 def spans(files: list[str]) -> list[Span]:
+    """The files in pieces of at most 64 MiB, in order."""
     found = []
     for file in files:
         size = os.path.getsize(file)
@@ -81,6 +82,7 @@ def copy_span(span: Span, buffer: mmap.mmap) -> int:
 
 
 def reader(how: str) -> Callable[[Span, mmap.mmap], int]:
+    """What reads a span into a buffer in the way READ names; it returns the bytes read."""
     if how == "map":
         return copy_span
     flags = os.O_DIRECT if how == "direct" else 0

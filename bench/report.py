@@ -41,6 +41,7 @@ def middle(runs: list[Run], figure: str) -> float | None:
 
 
 def wall(results: Results, name: str) -> float | None:
+    """Median seconds of a contestant; None if it did not take part."""
     runs = results.runs.get(name)
     return median(run.wall for run in runs) if runs else None
 
@@ -59,6 +60,7 @@ def amount(value: float | None) -> str:
 
 
 def row(results: Results, name: str) -> str:
+    """A contestant's line of the table."""
     runs = results.runs[name]
     walls = [run.wall for run in runs]
     total = results.input_bytes + results.output_bytes
@@ -193,6 +195,7 @@ def scale_text(found: list[Results]) -> str:
 
 
 def machine_text(machine: dict[str, str | int | float]) -> str:
+    """The machine in a line, and a warning if the folder is no disk."""
     text = (
         f"{machine['cpu']}, {machine['cores']} cores, {int(machine['memory_bytes']) / GB:.1f} GB "
         f"of memory, Linux {machine['kernel']}, Python {machine['python']}, "

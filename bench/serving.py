@@ -1,8 +1,8 @@
 """Serving: many requests together against one after the other, and a switch against a restart.
 
-One vLLM server with a demo model. The requests are the same in both ways, rounds
-alternate. A switch puts another demo model's weights into the running engine and
-checks their digest; a restart ends the engine and starts it again.
+One vLLM server with a demo model. The requests are the same in both ways, rounds alternate. A
+switch puts another demo model's weights into the running engine and checks their digest; a restart
+ends the engine and starts it again.
 """
 
 import tempfile
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.contestants import ROOT
 from bench.errors import BenchError
 from studio.serve.batch import Request, complete_all
 from studio.serve.engine import Engine
@@ -19,7 +20,7 @@ from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
 
-MODELS = Path(__file__).parents[1] / "demo" / "models"
+MODELS = ROOT / "demo" / "models"
 FIRST, OTHER = "roleplay", "story"
 REQUESTS, TOKENS = 64, 48
 START_SECONDS = 400.0

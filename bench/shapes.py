@@ -42,6 +42,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
+        """Elements of all tensors."""
         return sum(prod(shape) for _, shape in self.tensors())
 
     @property
@@ -73,9 +74,11 @@ class Shape:
         }
 
     def with_layers(self, layers: int) -> "Shape":
+        """The same with another depth."""
         return replace(self, layers=layers)
 
     def as_arguments(self) -> list[str]:
+        """The sizes as bench/models.py takes them."""
         return [str(size) for size in asdict(self).values()]
 
 

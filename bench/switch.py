@@ -14,7 +14,6 @@ says what a switch takes where reading the files is the limit.
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +22,15 @@ from statistics import median
 from typing import Any
 
 from bench import machine, shapes
+from bench.contest import program
+from bench.contestants import ROOT
 from bench.errors import BenchError
+from studio.errors import StudioError
 from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState
 
-TOKENIZER = Path(__file__).parent.parent / "demo" / "models" / "base"
+TOKENIZER = ROOT / "demo" / "models" / "base"
 BYTES_70B = 137.95e9
 BANDWIDTHS = (0.5e9, 2e9, 5e9, 10e9)  # a network disk, an SSD, an NVMe drive, the page cache
 SETTLED = ("ready", "failed", "stopped")
@@ -36,14 +38,14 @@ SETTLED = ("ready", "failed", "stopped")
 
 def make_models(shape: shapes.Shape, folders: list[Path]) -> None:
     """Models with the demo's tokenizer, whose few tokens are a part of their vocabulary."""
-    program = [sys.executable, "-m", "bench.models", *shape.as_arguments(), *map(str, folders)]
-    subprocess.run(program, check=True)
+    program("bench.models", *shape.as_arguments(), *map(str, folders))
     for folder in folders:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(TOKENIZER / name, folder / name)
 
 
 def settled(fleet: Fleet, name: str) -> EngineState:
+    """The engine once it is ready; BenchError if it does not get there."""
     state = fleet.wait(name, SETTLED, 900)
     if state.phase != "ready" or state.problem:
         raise BenchError(f"the engine is {state.phase}: {state.problem} {state.line}")
@@ -69,6 +71,7 @@ def measure(fleet: Fleet, spec: ModelSpec, other: Path, rounds: int) -> dict[str
 
 
 def report(found: dict[str, Any]) -> str:
+    """What was measured, and the projection, for a terminal."""
     switches = found["switches"]
     total = median(each["total_seconds"] for each in switches)
     loads = median(each["seconds"]["load"] for each in switches)
@@ -94,7 +97,7 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m bench.switch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -105,7 +108,21 @@ def main() -> int:
     add("--rounds", type=int, default=2, help="there and back so many times (2)")
     add("--dir", type=Path, help="where to make a temporary folder (the system's); about 5 GB")
     add("--quick", action="store_true", help="tiny models: tests the harness only")
-    parsed = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """0 when everything was measured, 2 when something could not be."""
+    parsed = _parser().parse_args()
+    try:
+        _run(parsed)
+    except (BenchError, StudioError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(parsed: argparse.Namespace) -> None:
     shape = shapes.TINY if parsed.quick else shapes.LLAMA_1B
     with tempfile.TemporaryDirectory(prefix="bench-switch-", dir=parsed.dir) as folder:
         models = [Path(folder) / name for name in ("first", "second")]
@@ -123,7 +140,6 @@ def main() -> int:
             print(report(measure(fleet, spec, models[1], parsed.rounds)))
         finally:
             fleet.close()
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the time to load Gram matrices that were kept, for as many tensors.
 """
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from bench.browser import RECIPE, SHAPE
+from bench.browser import SHAPE
+from bench.contest import program
+from bench.contestants import house_recipe
 from bench.errors import BenchError
 from bench.models import make_models
 from bench.report import Bar
 
-ROOT = Path(__file__).parents[1]
 SOURCES = ("a", "b", "c")
 BASE = "base"
 GEOMETRY_BAR, LOAD_BAR = 10.0, 500.0  # ms
@@ -39,6 +39,7 @@ class Timing:
 
     @property
     def p95(self) -> float:
+        """What 19 of 20 times stayed below."""
         return quantiles(self.times, n=20)[-1]
 
 
@@ -49,14 +50,11 @@ def tune(folder: Path, rounds: int) -> list[Timing]:
     """
     models = [folder / "tuning" / name for name in SOURCES]
     make_models(SHAPE, models)
-    command = [sys.executable, "-m", "bench.tuning", str(folder), str(rounds), *map(str, models)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if run.returncode:
-        raise BenchError(f"the tuning could not be timed: {run.stderr.strip()[-2000:]}")
-    return [Timing(what, times) for what, times in json.loads(run.stdout).items()]
+    timed = program("bench.tuning", str(folder), str(rounds), *map(str, models))
+    return [Timing(what, times) for what, times in json.loads(timed).items()]
 
 
-def measure(folder: Path, rounds: int, models: list[str]) -> list[Timing]:
+def measure(folder: Path, rounds: int, models: list[Path]) -> list[Timing]:
     """The timings, in this process; the models' Gram matrices are kept in `folder`."""
     import numpy as np
 
@@ -66,7 +64,7 @@ def measure(folder: Path, rounds: int, models: list[str]) -> list[Timing]:
     from studio.merge.layout import Layout
     from studio.merge.recipe_files.recipe_yaml import load_recipe
 
-    recipe = load_recipe(RECIPE.format(*SOURCES), "recipe.yaml")
+    recipe = load_recipe(house_recipe([Path(name) for name in SOURCES]), "recipe.yaml")
     names = tensor_names()
     layout = Layout.of(names, SHAPE.layers)
     rng = np.random.default_rng(1)
@@ -108,7 +106,7 @@ def tensor_names() -> list[str]:
     return ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", *layers]
 
 
-def _load(folder: Path, rounds: int, models: list[str]) -> Timing:
+def _load(folder: Path, rounds: int, models: list[Path]) -> Timing:
     """Load what was kept of three models, fingerprints included."""
     from studio.merge.geometry.grams import Grams
     from studio.merge.geometry.measure import known_or_measured, measuring
@@ -116,7 +114,7 @@ def _load(folder: Path, rounds: int, models: list[str]) -> Timing:
     from studio.merge.preflight import check
     from studio.merge.recipe_files.recipe_yaml import load_recipe
 
-    plan = check(measuring(load_recipe(RECIPE.format(*models), "recipe.yaml"), None), Options())
+    plan = check(measuring(load_recipe(house_recipe(models), "recipe.yaml"), None), Options())
 
     def fail(text: str) -> None:
         raise BenchError(text)
@@ -161,5 +159,5 @@ def tuning_bars(found: list[Timing]) -> list[Bar]:
 
 
 if __name__ == "__main__":
-    timings = measure(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    timings = measure(Path(sys.argv[1]), int(sys.argv[2]), [Path(each) for each in sys.argv[3:]])
     print(json.dumps({timing.what: timing.times for timing in timings}))

@@ -92,6 +92,7 @@ class Score:
 
     @property
     def share(self) -> float:
+        """Passed of total, 0 to 1."""
         return self.passed / self.total
 
     def __str__(self) -> str:
