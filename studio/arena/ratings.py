@@ -26,7 +26,8 @@ changes only what a spreadsheet would take for a formula, line ends and backslas
     comment            free text
     seconds            from showing to vote
     side_seed          hash of the secret from which sides and order were drawn
-    sampling           JSON, every sampling parameter
+    sampling           JSON, the parameters of both answers; where their stop strings differ, by
+                       their formats, these are in answers.jsonl alone
     format_*, quantisation_*, fingerprint_*   prompt format, quantisation, fingerprint of each model
     recipe_a, recipe_b fingerprints of the recipes they were merged by; empty where none is known
     app_version        of the studio

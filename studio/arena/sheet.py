@@ -134,8 +134,8 @@ def behind(item: Item, answers: Mapping[AnswerKey, Answer]) -> dict[str, str]:
             f"fingerprint_{side}": str(answer.identity.get("fingerprint", "")),
             f"recipe_{side}": str(answer.identity.get("recipe", "")),
         }
-    sampling = dict(answers[item.left].sampling)
-    sampling.pop("seed", None)
+    left, right = (answers[key].sampling for key in (item.left, item.right))
+    sampling = {k: v for k, v in left.items() if k != "seed" and right.get(k) == v}
     return columns | {"sampling": json.dumps(sampling, sort_keys=True)}
 
 

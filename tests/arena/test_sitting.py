@@ -1,22 +1,26 @@
 """A rater at work: what is shown, what is stored, what is refused."""
 
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from studio.arena.answers import Generated
+from studio.arena.generate import Ask
 from studio.arena.ratings import FILE, HEADER, Verdict, Vote
 from studio.arena.sheet import open_sheet
 from studio.arena.sitting import Sitting
 from studio.arena.sitting_log import SittingLog
 from studio.errors import StudioError
-from tests.arena.trials import MERGED, RIVAL, made, rate_all
+from tests.arena.trials import MERGED, RIVAL, Parrot, made, rate_all
 
 
 def votes(folder: Path) -> list[Vote]:
@@ -73,6 +77,17 @@ def test_verdicts_are_stored_in_the_words_of_the_field(
     lines = (tmp_path / FILE).read_text().splitlines()
     assert lines[0] == HEADER and lines[1].split(",")[2] == stored
     assert HEADER.startswith("model_a,model_b,winner,judge,tstamp,turn,language,anony,")
+
+
+def test_stop_strings_of_one_answer_are_not_told_of_both(tmp_path: Path) -> None:
+    class Stopped(Parrot):
+        def answer(self, ask: Ask) -> Generated:
+            return replace(super().answer(ask), sent={"stop": [self.label], "top_k": 5})
+
+    made(tmp_path, 2, open_model=lambda model: nullcontext(Stopped(model.label)))
+    rate_all(Sitting(tmp_path, "Ann"), lambda item: "a")
+    for vote in votes(tmp_path):
+        assert json.loads(vote.sampling) == {"temperature": 1.0, "max_tokens": 64, "top_k": 5}
 
 
 def test_asking_again_shows_the_same_item_and_a_second_sitting_goes_on(tmp_path: Path) -> None:
