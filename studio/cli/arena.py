@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.cli.given import read_text
 from studio.cli.progress import emit
 from studio.errors import StudioError
 from studio.settings import read_settings
@@ -58,14 +59,6 @@ def _add_results(command: argparse.ArgumentParser) -> None:
     add("--into-card", type=Path, metavar="MODEL", help="put it into the card of a model's folder")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise StudioError(f"{path}: cannot be read: {reason}") from error
-
-
 def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
     """The design of a TRIAL.yaml, what it names here written out, and the prompts it chooses."""
     from studio.arena.design import with_formats
@@ -78,7 +71,7 @@ def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
     presets = {name: sampling.as_data() for name, sampling in Presets(kept).all().items()}
     for values in presets.values():
         del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
-    design = load_design(_read_text(path), path.name, presets)
+    design = load_design(read_text(path), path.name, presets)
     design = with_formats(design, Formats(kept).written)
     Sampling.from_data({k: v for k, v in design.sampling.items() if k != "preset"})
     prompts = choose(

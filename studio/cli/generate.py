@@ -139,10 +139,8 @@ class _Shown:
         """Tell what happens to the engines between the answers."""
         print(line, file=sys.stderr)
         if self._json:
-            emit(
-                {"event": "progress", "phase": "load", "done": self._done, "total": self._total}
-                | {"left": None}
-            )
+            far = {"done": self._done, "total": self._total, "left": None}
+            emit({"event": "progress", "phase": "load", **far})
 
     def update(self, progress: "Progress") -> None:
         """Show how far it is, at most once a second."""
@@ -153,7 +151,6 @@ class _Shown:
         if self._json:
             emit({"event": "progress", "phase": "generate", **self._numbers(progress)})
             return
-        left = f", {progress.left / 60:.1f} min left"
         cost = ""
         if self._price is not None:
             spent, rest = (self._price * s / 3600 for s in (progress.seconds, progress.left))
@@ -161,7 +158,7 @@ class _Shown:
         rate = progress.tokens / progress.seconds if progress.seconds else 0.0
         print(
             f"{progress.model}: {progress.done} of {progress.total} answers, {rate:.0f} tokens/s"
-            f"{left}{cost}",
+            f", {progress.left / 60:.1f} min left{cost}",
             file=sys.stderr,
         )
 

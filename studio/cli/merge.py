@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
+from studio.cli.given import read_text
 from studio.cli.preview import add_options, kept_grams, show_preview
 from studio.cli.progress import Bar, Display, JsonLines, emit
-from studio.errors import StudioError
 
 if TYPE_CHECKING:
     from studio.merge.plan import Options
@@ -63,11 +63,7 @@ def _size(text: str) -> int:
 def _recipe(path: Path) -> "Recipe":
     from studio.merge.recipe_files.recipe_yaml import load_recipe
 
-    try:
-        return load_recipe(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise StudioError(f"{path}: the recipe cannot be read: {reason}") from error
+    return load_recipe(read_text(path), path.name)
 
 
 def _options(parsed: argparse.Namespace) -> "Options":
@@ -110,7 +106,7 @@ def _merge(parsed: argparse.Namespace) -> int:
     plan = check(_recipe(parsed.recipe), _options(parsed), parsed.out)
     for line in (*plan.warnings, *plan.notes):
         print(f"note: {line}", file=sys.stderr)
-    from studio.merge.run import merge
+    from studio.merge.run import merge  # heavy: only for a recipe that can be merged
 
     try:
         plan = fetch(plan, show.download)

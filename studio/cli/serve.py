@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.cli.engines import LOOK_SECONDS, ready
 from studio.cli.progress import emit
 from studio.errors import StudioError
 from studio.settings import read_settings
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from studio.serve.processes.spec import ModelSpec
     from studio.serve.processes.state import EngineState
     from studio.serve.sampling import Sampling
-
-LOOK_SECONDS = 0.2
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,7 +56,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    from studio.cli.engines import ready
     from studio.serve.kept import Presets
     from studio.serve.processes.fleet import Fleet
 

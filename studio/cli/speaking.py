@@ -90,7 +90,7 @@ class EngineSpeaker:
         from studio.serve.batch import complete_all
 
         fitted = [self._fitted(ask) for ask in asks]
-        requests = [self._request(ask, fit) for ask, fit in zip(asks, fitted, strict=True)]
+        requests = [self._request(*each) for each in zip(asks, fitted, strict=True)]
         for index, completion in complete_all(self._engine, requests, self._kept):
             yield asks[index], _generated(completion, requests[index], fitted[index])
 
@@ -102,6 +102,7 @@ class EngineSpeaker:
         return fit(ask.prompt, room, lambda messages: self._length(ask.prompt, messages))
 
     def _length(self, prompt: Prompt, messages: Sequence[Message]) -> int:
+        """Tokens; of a text, which the engine tokenizes, about a third of its bytes."""
         sent = self._written(prompt, messages)
         return len(sent) if not isinstance(sent, str) else len(sent.encode()) // 3
 
