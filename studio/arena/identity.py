@@ -39,6 +39,13 @@ _CLAIMS = (
         rf"{{0,2}}?{_MACHINE}\b)",
         re.IGNORECASE,
     ),
+    # I'm Claude, made by Anthropic
+    re.compile(
+        rf"{_AM}(?P<name>{_WORDS})\b(?=[\s,—–-]+{_MADE}(?:{_PLAIN}|{_WORDS})\b)", re.IGNORECASE
+    ),
+    re.compile(
+        rf"{_AM}(?:{_PLAIN}|{_WORDS})[\s,—–-]+{_MADE}(?P<name>{_PLAIN}|{_WORDS})\b", re.IGNORECASE
+    ),
     # I am an AI assistant named Hermes
     re.compile(
         rf"{_AM}(?:an?\s+|the\s+|your\s+)?(?:\w+\s+){{0,2}}?{_MACHINE}(?:\s+\w+){{0,3}}?\s+"

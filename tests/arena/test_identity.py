@@ -13,6 +13,8 @@ LABELS = ["merged", "Xwin-LM/Xwin-LM-70B-V0.1", "NousResearch/Nous-Hermes-Llama2
         ("I'm ChatGPT, how can I help?", f"I'm {MASK}, how can I help?"),
         ("I am Hermes, an AI assistant.", f"I am {MASK}, an AI assistant."),
         ("My name is Claude, your AI helper", f"My name is {MASK}, your AI helper"),
+        ("I'm Claude, made by Anthropic.", f"I'm {MASK}, made by {MASK}."),
+        ("I am Gemini - built by Google", f"I am {MASK} - built by {MASK}"),
         ("a language model trained by Google", f"a language model trained by {MASK}"),
         ("I was created by OpenAI.", f"I was created by {MASK}."),
         ("I’m an AI assistant called Vicuna.", f"I’m an AI assistant called {MASK}."),
@@ -23,7 +25,7 @@ LABELS = ["merged", "Xwin-LM/Xwin-LM-70B-V0.1", "NousResearch/Nous-Hermes-Llama2
 )  # fmt: skip
 def test_claims_of_an_identity_are_masked(text: str, shown: str) -> None:
     found = mask_identity(text, LABELS)
-    assert (found.text, found.claims) == (shown, 1)
+    assert (found.text, found.claims) == (shown, shown.count(MASK))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,7 @@ def test_claims_of_an_identity_are_masked(text: str, shown: str) -> None:
         "A merged story of the mistral wind.",
         "My name is Phi, said the Greek letter.",
         "I was made by my mother.",
+        "I am Hermes, made by the hands of gods.",
         "The AI in the story was evil. Google it.",
     ],
 )
