@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.cli.engines import LOOK_SECONDS, ready
 from studio.cli.progress import emit
 from studio.errors import StudioError
 from studio.settings import read_settings
@@ -56,6 +55,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
+    from studio.cli.engines import ready
     from studio.serve.kept import Presets
     from studio.serve.processes.fleet import Fleet
 
@@ -142,6 +142,8 @@ def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace, preset: "Samp
 
 def _await_end(fleet: "Fleet", names: Sequence[str]) -> None:
     """Stay while all engines run; raises StudioError if one fails."""
+    from studio.cli.engines import LOOK_SECONDS
+
     while all((state := fleet.state(name)).is_live for name in names):
         time.sleep(LOOK_SECONDS)
     if state.phase == "failed":
