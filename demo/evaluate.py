@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 from demo.instruct import KINDS
 from demo.style import StyleClassifier
 from demo.text import SKILLS, Case, draw_case, is_good, write_answer
-from studio.arena.regression import wilson
+from studio.arena.outcome.regression import wilson
 
 CASES = 200
 TEMPERATURE = 0.7

@@ -139,7 +139,7 @@ BUDGET_FUNCTION = "def fits():\n" + "    x = 1\n" * 49
             "from vllm import LLM",
             "vllm belongs in studio/serve/plugin/",
         ),
-        ("studio/arena/results.py", "import torch.nn", "arena does without torch"),
+        ("studio/arena/outcome/results.py", "import torch.nn", "arena does without torch"),
         ("studio/weights/gram.py", "import transformers", "weights does without transformers"),
         ("studio/hub/stream.py", "", "the map has no room 'hub'"),
         ("studio/merge/utils.py", "", "'utils' says nothing"),

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from studio.arena.answers import AnswerKey
-from studio.arena.design import Model
-from studio.arena.generate import Ask
-from studio.arena.prompts import Message, Prompt
-from studio.arena.trial import open_trial
+from studio.arena.prompts.prompt import Message, Prompt
+from studio.arena.trials.answers import AnswerKey
+from studio.arena.trials.design import Model
+from studio.arena.trials.generate import Ask
+from studio.arena.trials.trial import open_trial
 from studio.cli import generate as generate_cli
 from studio.cli.speaking import EngineSpeaker, Start
 from studio.errors import StudioError

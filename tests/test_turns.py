@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from studio.arena.answers import AnswerKey
-from studio.arena.design import Model
-from studio.arena.generate import Ask
-from studio.arena.prompts import Message, Prompt
+from studio.arena.prompts.prompt import Message, Prompt
+from studio.arena.trials.answers import AnswerKey
+from studio.arena.trials.design import Model
+from studio.arena.trials.generate import Ask
 from studio.cli.engines import Turns
 from studio.cli.speaking import Start
 from studio.errors import StudioError

@@ -12,8 +12,8 @@ from studio.errors import StudioError
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
-    from studio.arena.design import Design
-    from studio.arena.prompts import Prompt
+    from studio.arena.prompts.prompt import Prompt
+    from studio.arena.trials.design import Design
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,9 +61,9 @@ def _add_results(command: argparse.ArgumentParser) -> None:
 
 def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
     """The design of a TRIAL.yaml, what it names here written out, and the prompts it chooses."""
-    from studio.arena.design import with_formats
-    from studio.arena.design_yaml import load_design
-    from studio.arena.prompts import choose, load_prompts
+    from studio.arena.prompts.prompt import choose, load_prompts
+    from studio.arena.trials.design import with_formats
+    from studio.arena.trials.design_yaml import load_design
     from studio.serve.kept import Formats, Presets
     from studio.serve.sampling import Sampling
 
@@ -86,8 +86,8 @@ def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
 def _design(parsed: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from studio.arena.power import plan
-    from studio.arena.schedule import schedule
+    from studio.arena.outcome.power import plan
+    from studio.arena.trials.schedule import schedule
 
     design, prompts = load_trial(parsed.trial)
     longest = max(len(slot) for slot in schedule(design, prompts, bytes(32)))
@@ -106,7 +106,7 @@ def _design(parsed: argparse.Namespace) -> int:
 def _amend(parsed: argparse.Namespace) -> int:
     import yaml
 
-    from studio.arena.trial import amend
+    from studio.arena.trials.trial import amend
 
     try:
         changes = yaml.safe_load(parsed.changes)
@@ -120,9 +120,9 @@ def _amend(parsed: argparse.Namespace) -> int:
 
 
 def _pack(parsed: argparse.Namespace) -> int:
-    from studio.arena.pack import write_pack
-    from studio.arena.space import write_space
-    from studio.arena.trial import open_trial
+    from studio.arena.rating.pack import write_pack
+    from studio.arena.rating.space import write_space
+    from studio.arena.trials.trial import open_trial
 
     trial = open_trial(parsed.trial)
     if parsed.space:
@@ -138,8 +138,8 @@ def _pack(parsed: argparse.Namespace) -> int:
 def _collect(parsed: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from studio.arena.pack import collect
-    from studio.arena.trial import open_trial
+    from studio.arena.rating.pack import collect
+    from studio.arena.trials.trial import open_trial
 
     done = collect(open_trial(parsed.trial), parsed.ratings)
     if parsed.json:
@@ -150,12 +150,12 @@ def _collect(parsed: argparse.Namespace) -> int:
 
 
 def _results(parsed: argparse.Namespace) -> int:
-    from studio.arena.counted import ballots
-    from studio.arena.export import card_paragraph, insert_in_card, votes_csv
-    from studio.arena.report import html_report
-    from studio.arena.results import read_results
-    from studio.arena.trial import open_trial
-    from studio.arena.verdict import verdict
+    from studio.arena.outcome.export import card_paragraph, insert_in_card, votes_csv
+    from studio.arena.outcome.report import html_report
+    from studio.arena.outcome.results import read_results
+    from studio.arena.outcome.verdict import verdict
+    from studio.arena.rating.counted import ballots
+    from studio.arena.trials.trial import open_trial
     from studio.durable import write_whole
 
     folder = parsed.trial.parent if parsed.trial.suffix == ".csv" else parsed.trial

@@ -12,7 +12,7 @@ from studio.cli.speaking import EngineSpeaker, Start, format_of
 from studio.errors import StudioError
 
 if TYPE_CHECKING:
-    from studio.arena.design import Model
+    from studio.arena.trials.design import Model
     from studio.serve.batch import Completions
     from studio.serve.engine import Engine, Identity
     from studio.serve.processes.fleet import Fleet

@@ -16,8 +16,8 @@ from studio.errors import StudioError
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
-    from studio.arena.generate import Progress
-    from studio.arena.trial import Trial
+    from studio.arena.trials.generate import Progress
+    from studio.arena.trials.trial import Trial
 
 KEY_VARIABLE = "ENDPOINT_KEY"
 TRIAL_HELP = "a design (TRIAL.yaml), or the folder of a trial"
@@ -49,7 +49,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _generate(parsed: argparse.Namespace) -> int:
-    from studio.arena.generate import generate, lacking
+    from studio.arena.trials.generate import generate, lacking
     from studio.cli.engines import Turns
     from studio.cli.speaking import Start
     from studio.serve.batch import Completions
@@ -113,8 +113,8 @@ def _keys(held: str | None) -> Callable[[str], str | None]:
 
 def _begun(parsed: argparse.Namespace) -> "Trial":
     """The trial of a folder, or the one that a design begins or has begun."""
-    from studio.arena.power import plan
-    from studio.arena.trial import begin, open_trial
+    from studio.arena.outcome.power import plan
+    from studio.arena.trials.trial import begin, open_trial
 
     if parsed.trial.is_dir():
         return open_trial(parsed.trial)
@@ -128,7 +128,7 @@ class _Shown:
     """Progress: a line a second for people, events for programs; minutes, and cost if asked."""
 
     def __init__(self, trial: "Trial", parsed: argparse.Namespace) -> None:
-        from studio.arena.answers import missing
+        from studio.arena.trials.answers import missing
 
         self._trial, self._json, self._price = trial, parsed.json, parsed.price
         self._total = len(trial.needed)

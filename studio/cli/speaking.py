@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.arena.answers import Generated
-from studio.arena.design import Model
-from studio.arena.fitting import Fitted, fit
-from studio.arena.generate import Ask
-from studio.arena.prompts import Message, Prompt
+from studio.arena.prompts.fitting import Fitted, fit
+from studio.arena.prompts.prompt import Message, Prompt
+from studio.arena.trials.answers import Generated
+from studio.arena.trials.design import Model
+from studio.arena.trials.generate import Ask
 from studio.errors import StudioError
 
 MERGE_REPORT = "merge-report.json"
@@ -64,7 +64,7 @@ class Start:
 
 
 class EngineSpeaker:
-    """A model in an engine, asked in one prompt format (a Speaker of studio.arena.generate).
+    """A model in an engine, asked in one prompt format (a Speaker of studio.arena.trials.generate).
 
     `room`: the tokens of prompt and answer together, None where the engine does not say. `kept`:
     what the model answered before, in this trial or another.

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
-from studio.arena.charts import plotly_file
+from studio.arena.outcome.charts import plotly_file
 
 # Relative in the page, so that it also works behind a proxy that adds a prefix.
 PLOTLY = "/studio/plotly.min.js"

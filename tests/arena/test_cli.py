@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from studio.arena.pack import open_pack
-from studio.arena.ratings import FILE
-from studio.arena.sitting import Sitting
+from studio.arena.rating.pack import open_pack
+from studio.arena.rating.ratings import FILE
+from studio.arena.rating.sitting import Sitting
 from studio.cli import main
 from studio.cli.arena import load_trial
 from studio.serve.kept import Presets
-from tests.arena.trials import MERGED, made, prefers, rate_all
+from tests.arena.sample_trials import MERGED, made, prefers, rate_all
 
 YAML = """\
 name: first

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studio.arena.counted import ballots
-from studio.arena.design import Compare, Model
-from studio.arena.export import votes_csv
-from studio.arena.regression import Clusters, bradley_terry
-from studio.arena.sitting import Sitting
-from tests.arena.trials import made, rate_all
+from studio.arena.outcome.export import votes_csv
+from studio.arena.outcome.regression import Clusters, bradley_terry
+from studio.arena.rating.counted import ballots
+from studio.arena.rating.sitting import Sitting
+from studio.arena.trials.design import Compare, Model
+from tests.arena.sample_trials import made, rate_all
 
 NAMES = ("alpha", "beta", "gamma")
 TO_ELO = 400 / np.log(10)

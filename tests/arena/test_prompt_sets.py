@@ -7,8 +7,8 @@ import mistral_common
 import pytest
 from sentencepiece import SentencePieceProcessor
 
-from studio.arena.checks import check
-from studio.arena.prompts import Prompt, load_prompts
+from studio.arena.checks.constraints import check
+from studio.arena.prompts.prompt import Prompt, load_prompts
 
 DATA = Path(mistral_common.__file__).parent / "data"  # 32,000 tokens, as Llama-2's tokenizer has
 PROMPTS = Path(__file__).parents[2] / "prompts"

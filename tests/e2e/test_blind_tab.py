@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from studio.arena.design import Model
-from studio.arena.design_yaml import design_from_data
-from studio.arena.ledger import Ledger
-from studio.arena.pack import write_pack
-from studio.arena.prompts import Prompt, load_prompts, prompt_from_data
-from studio.arena.sitting import Sitting
-from studio.arena.trial import open_trial
-from tests.arena.test_cards import TEXT, chunk, png
-from tests.arena.trials import rate_all
+from studio.arena.prompts.prompt import Prompt, load_prompts, prompt_from_data
+from studio.arena.rating.pack import write_pack
+from studio.arena.rating.sitting import Sitting
+from studio.arena.trials.design import Model
+from studio.arena.trials.design_yaml import design_from_data
+from studio.arena.trials.ledger import Ledger
+from studio.arena.trials.trial import open_trial
+from tests.arena.prompts.test_cards import TEXT, chunk, png
+from tests.arena.sample_trials import rate_all
 from tests.e2e.conftest import ROOT, TOKEN, Visited
 from tests.ui.canned import canned_trial, prompts
 

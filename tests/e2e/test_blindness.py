@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from playwright.sync_api import Page, Request, expect
 
-from studio.arena.prompts import Prompt
+from studio.arena.prompts.prompt import Prompt
 from tests.e2e.blind_client import BlindClient
 from tests.e2e.conftest import Visited
 from tests.e2e.recorder import Recorder
@@ -130,7 +130,7 @@ def test_swapping_the_models_changes_nothing_in_the_traffic(
         def write(model: str, prompt: Prompt, draw: int, texts: dict = texts) -> str:
             return texts[model, prompt.id]
 
-        monkeypatch.setattr("studio.arena.trial.secrets", Secrets(secret))
+        monkeypatch.setattr("studio.arena.trials.trial.secrets", Secrets(secret))
         canned_trial(studio.data / "trials", trial, ("one", "two"), asked=ASKED, write=write)
     for trial in ("swap-a", "swap-b"):
         page = visit(studio.url)

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from studio.arena.counted import ballots
-from studio.arena.trial import open_trial
+from studio.arena.rating.counted import ballots
+from studio.arena.trials.trial import open_trial
 from tests.e2e.blind_client import BlindClient
 from tests.e2e.conftest import Visited
 from tests.ui.canned import canned_trial, prompts

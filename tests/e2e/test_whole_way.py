@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from studio.arena.checks import check
-from studio.arena.prompts import Prompt, load_prompts
-from studio.arena.sitting import Sitting
+from studio.arena.checks.constraints import check
+from studio.arena.prompts.prompt import Prompt, load_prompts
+from studio.arena.rating.sitting import Sitting
 from studio.merge import dump_recipe, load_recipe
 from studio.merge.recipe import anchors, with_anchors
 from studio.serve.processes.proc_table import belonging

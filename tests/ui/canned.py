@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from studio.arena.answers import Generated
-from studio.arena.design import Design, Model
-from studio.arena.generate import Ask, Speaker, generate
-from studio.arena.prompts import Prompt, prompt_from_data
-from studio.arena.trial import Trial, fix
+from studio.arena.prompts.prompt import Prompt, prompt_from_data
+from studio.arena.trials.answers import Generated
+from studio.arena.trials.design import Design, Model
+from studio.arena.trials.generate import Ask, Speaker, generate
+from studio.arena.trials.trial import Trial, fix
 
 # What one model answers to one prompt, on one draw.
 Writer = Callable[[str, Prompt, int], str]

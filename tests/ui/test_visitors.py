@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from studio.arena.pack import write_pack
-from studio.arena.trial import Trial
+from studio.arena.rating.pack import write_pack
+from studio.arena.trials.trial import Trial
 from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.settings import Settings
 from studio.ui.app import Studio, build

@@ -11,12 +11,12 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from studio.arena.cards import read_card
-from studio.arena.design import Design, FindFormat, Format, with_formats
-from studio.arena.design_yaml import design_from_data
-from studio.arena.ledger import BUDGET, Ledger, prompt_hash
-from studio.arena.power import plan
-from studio.arena.prompts import Prompt, choose, load_prompts, parse_prompts
+from studio.arena.outcome.power import plan
+from studio.arena.prompts.cards import read_card
+from studio.arena.prompts.prompt import Prompt, choose, load_prompts, parse_prompts
+from studio.arena.trials.design import Design, FindFormat, Format, with_formats
+from studio.arena.trials.design_yaml import design_from_data
+from studio.arena.trials.ledger import BUDGET, Ledger, prompt_hash
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.serve.sampling import PRESETS, Sampling

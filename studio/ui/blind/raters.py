@@ -7,7 +7,7 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from studio.arena.design import check_label
+from studio.arena.trials.design import check_label
 from studio.durable import Follower, append, json_line, json_record, locked, now
 from studio.errors import StudioError
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from studio.arena.checks import check
-from studio.arena.sheet import open_sheet
-from studio.arena.sitting import BlindItem, Sitting
-from studio.arena.sitting_log import SittingLog
+from studio.arena.checks.constraints import check
+from studio.arena.rating.sheet import open_sheet
+from studio.arena.rating.sitting import BlindItem, Sitting
+from studio.arena.rating.sitting_log import SittingLog
 from studio.errors import StudioError
 from studio.ui.blind.raters import Raters
 from studio.ui.blind.trials import Trials

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from studio.arena.pack import open_pack
+from studio.arena.rating.pack import open_pack
 from studio.settings import Settings
 from studio.ui.access import Access
 from studio.ui.blind.form import Form

@@ -5,17 +5,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from studio.arena.charts import charts
-from studio.arena.counted import ballots
-from studio.arena.export import card_paragraph, insert_in_card, votes_csv
-from studio.arena.pack import pack_votes
-from studio.arena.ratings import FILE
-from studio.arena.report import html_report
-from studio.arena.results import read_results
-from studio.arena.sheet import PACK
-from studio.arena.sitting import Sitting
-from studio.arena.trial import Trial
-from studio.arena.verdict import verdict
+from studio.arena.outcome.charts import charts
+from studio.arena.outcome.export import card_paragraph, insert_in_card, votes_csv
+from studio.arena.outcome.report import html_report
+from studio.arena.outcome.results import read_results
+from studio.arena.outcome.verdict import verdict
+from studio.arena.rating.counted import ballots
+from studio.arena.rating.pack import pack_votes
+from studio.arena.rating.ratings import FILE
+from studio.arena.rating.sheet import PACK
+from studio.arena.rating.sitting import Sitting
+from studio.arena.trials.trial import Trial
 from studio.errors import StudioError
 from studio.ui.access import Access
 from studio.ui.blind.raters import Raters

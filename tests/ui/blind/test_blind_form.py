@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from studio.arena.design import Format
-from studio.arena.ledger import Ledger
+from studio.arena.trials.design import Format
+from studio.arena.trials.ledger import Ledger
 from studio.errors import StudioError
 from studio.serve.kept import Presets
 from studio.settings import Settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from studio.arena.design import Model
-from studio.arena.pack import write_pack
+from studio.arena.rating.pack import write_pack
+from studio.arena.trials.design import Model
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access
@@ -21,7 +21,7 @@ from studio.ui.blind.raters import Raters
 from studio.ui.blind.reading import ReadingDesk
 from studio.ui.blind.tab import BlindDesk
 from studio.ui.blind.trials import Trials
-from tests.arena.trials import MERGED, Parrot, made
+from tests.arena.sample_trials import MERGED, Parrot, made
 from tests.ui.canned import canned_trial
 
 TOKEN = "an owner's long token"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from studio.arena import trial as trial_module
-from studio.arena.design import Design, Model, Reveal
-from studio.arena.prompts import Prompt
-from studio.arena.schedule import schedule
+from studio.arena.prompts.prompt import Prompt
+from studio.arena.trials import trial as trial_module
+from studio.arena.trials.design import Design, Model, Reveal
+from studio.arena.trials.schedule import schedule
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.access import Access

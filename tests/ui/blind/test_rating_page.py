@@ -12,14 +12,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from studio.arena.pack import pack_votes
-from studio.arena.ratings import HEADER
-from studio.arena.sitting import Sitting
-from studio.arena.space import write_space
+from studio.arena.rating.pack import pack_votes
+from studio.arena.rating.ratings import HEADER
+from studio.arena.rating.sitting import Sitting
+from studio.arena.rating.space import write_space
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.ui.blind.rating_page import build_rating
-from tests.arena.trials import MERGED, RIVAL, made, rate_all
+from tests.arena.sample_trials import MERGED, RIVAL, made, rate_all
 from tests.e2e.conftest import free_port
 
 HEAVY = ("torch", "vllm", "transformers", "safetensors", "numba", "xxhash", "tokenizers")

@@ -1,0 +1,1 @@
+"""What a machine can say of an answer: constraints kept or not, and its health."""

@@ -1,0 +1,1 @@
+"""What the votes show: evidence, power, strengths, the verdict in words, and reports."""

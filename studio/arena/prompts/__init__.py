@@ -1,0 +1,1 @@
+"""What models are asked: prompts, files of them, character cards."""

@@ -1,0 +1,82 @@
+"""Rows of ratings.csv: what goes in comes out, and no spreadsheet runs it."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio.arena.rating.ratings import (
+    COLUMNS,
+    HEADER,
+    Verdict,
+    Vote,
+    check_header,
+    decode_text,
+    encode_text,
+    parse_vote,
+    vote_line,
+)
+from studio.errors import StudioError
+
+PATH = Path("ratings.csv")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+def vote(**changes: object) -> Vote:
+    values: dict[str, object] = dict.fromkeys(COLUMNS, "x")
+    values |= {"winner": Verdict.TIE, "tstamp": 1.5, "turn": 1, "seconds": 2.25, "scores": ""}
+    values |= {"anony": True, "masked": False, "recognised": False, "version": "v1"}
+    return Vote(**values | changes)  # type: ignore[arg-type]
+
+
+@given(TEXTS)
+def test_free_text_comes_back_and_stays_on_its_line(text: str) -> None:
+    encoded = encode_text(text)
+    assert decode_text(encoded) == text
+    assert "\n" not in encoded and "\r" not in encoded
+    assert not encoded.lstrip(" ").startswith(("=", "+", "-", "@", "\t"))
+
+
+@given(TEXTS, st.sampled_from(list(Verdict)), st.booleans())
+def test_a_vote_comes_back(text: str, winner: Verdict, recognised: bool) -> None:
+    given_ = vote(comment=text, category=text, winner=winner, recognised=recognised)
+    line = vote_line(given_)
+    assert "\n" not in line and parse_vote(line, PATH, 2) == given_
+    assert next(csv.DictReader(io.StringIO(f"{HEADER}\n{line}\n")))["winner"] == winner
+
+
+@pytest.mark.parametrize(
+    "comment", ['=HYPERLINK("http://x")', "+1", "-1", "@a", "\t=1", " =1", "＝1"]
+)
+def test_formulas_are_made_text(comment: str) -> None:
+    """Also where no rater wrote it: an id of a prompt, the packing that a model's config names."""
+    line = vote_line(vote(comment=comment, prompt=comment, quantisation_a=comment))
+    cell = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+    assert {cell[name][0] for name in ("comment", "prompt", "quantisation_a")} == {"'"}
+    assert parse_vote(line, PATH, 2).prompt == comment
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (",v1", "", r"line 7: \d+ columns, expected \d+"),
+        (",v1", ",v2", r'that end with "v1"'),
+        ("tie,", "draw,", 'winner is "draw", which it cannot be'),
+        ("2.25", "soon", 'seconds is "soon"'),
+        ("True", "yes", 'anony is "yes"'),
+    ],
+)
+def test_a_changed_row_is_told(old: str, new: str, told: str) -> None:
+    line = vote_line(vote())
+    assert old in line
+    with pytest.raises(StudioError, match=told):
+        parse_vote(line.replace(old, new, 1), PATH, 7)
+
+
+def test_another_header_is_refused() -> None:
+    check_header("\ufeff" + HEADER, PATH)
+    with pytest.raises(StudioError, match="columns are not those of this version"):
+        check_header(HEADER.replace("turn", "round"), PATH)
