@@ -58,9 +58,15 @@ def ready(fleet: "Fleet", name: str, say: Say) -> "EngineState":
     """The same for an engine that has to be ready; raises StudioError with the reason if not."""
     state = settled(fleet, name, say)
     if state.phase != "ready":
-        name, problem = state.spec.name, state.problem or state.phase
-        raise StudioError(problem if problem.startswith(name) else f"{name}: {problem}")
+        raise StudioError(reason(state))
     return state
+
+
+def reason(state: "EngineState") -> str:
+    """Why an engine does not run, naming its model once."""
+    name, problem = state.spec.name, state.problem or state.phase
+    is_named = problem.startswith((name, f"{state.spec.model}: "))
+    return problem if is_named else f"{name}: {problem}"
 
 
 class Turns:

@@ -142,9 +142,9 @@ def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace, preset: "Samp
 
 def _await_end(fleet: "Fleet", names: Sequence[str]) -> None:
     """Stay while all engines run; raises StudioError if one fails."""
-    from studio.cli.engines import LOOK_SECONDS
+    from studio.cli.engines import LOOK_SECONDS, reason
 
     while all((state := fleet.state(name)).is_live for name in names):
         time.sleep(LOOK_SECONDS)
     if state.phase == "failed":
-        raise StudioError(f"{state.spec.name}: {state.problem}")
+        raise StudioError(reason(state))

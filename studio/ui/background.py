@@ -95,8 +95,7 @@ class Background:
         `environ`: variables for it alone. Raises StudioError while another one runs.
         """
         with self._lock:
-            if self._is_closed:
-                raise StudioError("the studio is stopping; start it again first")
+            self._refuse_if_closed()
             if self._job.is_live:
                 busy = self._busy.format(name=self._job.name)
                 raise StudioError(f"{busy}; wait for it or cancel it")
@@ -139,6 +138,10 @@ class Background:
             with suppress(ProcessLookupError):  # it ended in this moment
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._watcher.join(patience)
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise StudioError("the studio is stopping; start it again first")
 
     def _watch(self, process: "subprocess.Popen[str]") -> None:
         """Read what it says until it ends."""

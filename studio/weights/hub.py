@@ -21,6 +21,8 @@ SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
 CACHE_VARIABLE = "HF_HUB_CACHE"  # names the folder of downloads to the Hub's own client
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 _SECONDS_BETWEEN = 0.5
+_NOWHERE = "not a folder here, not in the local Hub cache"
+_NO_WEIGHTS = "its weights are not all on this machine"
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -42,7 +44,7 @@ def small_files(model: str) -> Path:
 
     Raises StudioError if the model is neither a folder nor found in the Hub or its local cache.
     """
-    return local_folder(model) or _snapshot(model, SMALL_FILES)
+    return local_folder(model) or _snapshot(model, SMALL_FILES, _NOWHERE)
 
 
 def folder_here(model: str) -> Path | None:
@@ -82,7 +84,7 @@ def fetch(model: str, files: Sequence[str], on_bytes: Callable[[int], None]) -> 
     blobs = small_files(model).parents[1] / "blobs"
     before, ended, is_over = _size(blobs), threading.Event(), False
     with ThreadPoolExecutor(1) as pool:
-        download = pool.submit(_snapshot, model, (*SMALL_FILES, *files), ended)
+        download = pool.submit(_snapshot, model, (*SMALL_FILES, *files), _NO_WEIGHTS, ended)
         try:
             while not is_over:
                 is_over = bool(wait([download], _SECONDS_BETWEEN).done)
@@ -124,7 +126,10 @@ def read_part(
     url = hf_hub_url(model.partition("@")[0], file, revision=snapshot.name)
     wanted = {"range": f"bytes={begin}-{begin + count - 1}", "accept-encoding": "identity"}
     headers = {**build_hf_headers(), **wanted}
-    with _clear_errors(model), get_session().stream("GET", url, headers=headers) as response:
+    with (
+        _clear_errors(model, _NO_WEIGHTS),
+        get_session().stream("GET", url, headers=headers) as response,
+    ):
         try:
             hf_raise_for_status(response)
         except EntryNotFoundError:
@@ -141,16 +146,18 @@ def read_part(
         return response.read(), size
 
 
-def _snapshot(model: str, patterns: tuple[str, ...], ended: threading.Event | None = None) -> Path:
+def _snapshot(
+    model: str, patterns: tuple[str, ...], lack: str, ended: threading.Event | None = None
+) -> Path:
     """The folder of the repository's files of these patterns, fetched if they are not here.
 
-    Gives up, with KeyboardInterrupt, when `ended` is set.
+    `lack`: see `_clear_errors`. Gives up, with KeyboardInterrupt, when `ended` is set.
     """
     _keep_quiet()
     from huggingface_hub import snapshot_download
 
     name, _, revision = model.partition("@")
-    with _clear_errors(model):
+    with _clear_errors(model, lack):
         return Path(
             snapshot_download(
                 name,
@@ -189,8 +196,8 @@ def _bar(ended: threading.Event) -> "type[tqdm]":
 
 
 @contextmanager
-def _clear_errors(model: str) -> Iterator[None]:
-    """What goes wrong between here and the Hub, as StudioError."""
+def _clear_errors(model: str, lack: str) -> Iterator[None]:
+    """What goes wrong between here and the Hub, as StudioError; `lack`: why the Hub was asked."""
     import httpx2
     from huggingface_hub.errors import HFValidationError
 
@@ -203,6 +210,6 @@ def _clear_errors(model: str) -> Iterator[None]:
     except (httpx2.HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudioError(
-            f"{model}: not a folder here, not in the local Hub cache, and the Hub did not give it "
+            f"{model}: {lack}, and the Hub did not give {'it' if lack == _NOWHERE else 'them'} "
             f"({reason}); check the name, your connection and, for gated models, your token"
         ) from error

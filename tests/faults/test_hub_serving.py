@@ -38,6 +38,13 @@ def large(hub: Hub) -> None:
     hub.slow.add(WEIGHTS)
 
 
+def quantise(hub: Hub) -> None:
+    """Let its config say that the files are quantised."""
+    path = hub.repositories[STORY] / "config.json"
+    packed = {"quantization_config": {"quant_method": "gptq"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | packed))
+
+
 def weights_given(hub: Hub) -> list[str]:
     names = [file.rpartition("/")[2] for file in hub.downloads()]
     return [name for name in names if name.endswith((".safetensors", ".bin", ".gguf"))]
@@ -92,15 +99,52 @@ def test_the_files_that_the_index_names_are_downloaded(
 
 
 def test_quantised_files_are_downloaded_as_others_are(tmp_path: Path, remote: Hub) -> None:
-    path = remote.repositories[STORY] / "config.json"
-    packed = {"quantization_config": {"quant_method": "gptq"}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | packed))
+    quantise(remote)
     code = (
         "from studio.serve.processes.model_files import model_files\n"
         f"print(model_files({STORY!r}).quantisation)"
     )
     assert python(code, remote, tmp_path / "home") == "gptq\n"
     assert weights_given(remote) == [WEIGHTS]
+
+
+def test_files_that_the_engine_cannot_run_are_refused_before_any_weights_come(
+    tmp_path: Path, remote: Hub
+) -> None:
+    quantise(remote)
+    changes = remote.environment(tmp_path / "home") | {"STUDIO_DATA": str(tmp_path / "data")}
+    run = run_studio("serve", STORY, "--engine", "embedded", "--prompt", "Once", **changes)
+    assert run.returncode == 2
+    assert "error: story: quantised (gptq); the embedded engine cannot run it" in run.stderr
+    assert "config.json" in str(remote.downloads()) and weights_given(remote) == []
+
+
+def test_a_model_that_cannot_be_switched_to_is_refused_before_any_weights_come(
+    tmp_path: Path, remote: Hub
+) -> None:
+    quantise(remote)
+    code = f"""
+from studio.serve.processes.board import Board
+from studio.serve.processes.exchange import Exchange
+from studio.serve.processes.spec import ModelSpec
+from studio.serve.processes.state import EngineState
+
+board = Board(EngineState("e", ModelSpec(model="m"), phase="ready", can_switch=True))
+Exchange(board, None, None, None, None).switch({STORY!r}, "")
+print(board.wait(("ready",), 60).problem)
+"""
+    found = python(code, remote, tmp_path / "home")
+    assert found == "story: quantised files cannot be loaded in place\n"
+    assert "config.json" in str(remote.downloads()) and weights_given(remote) == []
+
+
+def test_weights_that_the_hub_does_not_give_are_told_as_such(tmp_path: Path, remote: Hub) -> None:
+    remote.refuse.add(WEIGHTS)
+    changes = remote.environment(tmp_path / "home") | {"STUDIO_DATA": str(tmp_path / "data")}
+    run = run_studio("serve", STORY, "--engine", "embedded", "--prompt", "Once", **changes)
+    assert run.returncode == 2
+    lack = f"error: {STORY}: its weights are not all on this machine, and the Hub did not give them"
+    assert lack in run.stderr and "not a folder here" not in run.stderr
 
 
 STOPPED = f"""

@@ -1,8 +1,9 @@
 """A stand-in for `python -m studio` that obeys the same contract and merges nothing.
 
 What it does depends on the name of the result: `slow…` takes a minute, `crash…` dies, `bad…`
-refuses the recipe, `stubborn…` ignores signals, anything else is done in half a second. `preview`
-stops half way until there is a file `go` in the data folder; then the real one measures.
+refuses the recipe, `stubborn…` ignores signals, `doubtful…` is checked for a minute, anything else
+is done in half a second. `preview` stops half way until there is a file `go` in the data folder;
+then the real one measures.
 """
 
 import json
@@ -60,6 +61,10 @@ def merge(recipe: Path, out: Path) -> None:
 
 
 def check(out: Path) -> None:
+    if out.name.startswith("doubtful"):
+        out.parent.mkdir(exist_ok=True)
+        out.with_name(out.name + ".pid").write_text(str(os.getpid()))
+        time.sleep(60)
     if out.name.startswith("bad"):
         emit(event="error", error="2 problems:\n- one\n- another")
         sys.exit(2)

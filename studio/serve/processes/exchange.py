@@ -11,7 +11,7 @@ from studio.serve.engine import EngineGone
 from studio.serve.processes.board import Board
 from studio.serve.processes.control import Control
 from studio.serve.processes.log import DOWNLOADING, Progress
-from studio.serve.processes.model_files import ModelFiles, identity_of, model_files
+from studio.serve.processes.model_files import ModelFiles, check_exchange, identity_of, model_files
 from studio.serve.processes.process import EngineProcess
 from studio.serve.processes.spec import ModelSpec
 
@@ -77,10 +77,9 @@ class Exchange:
         threading.Thread(target=run, daemon=True).start()
 
     def _switch(self, spec: ModelSpec) -> None:
+        check_exchange(spec)
         files = model_files(spec.model, self._tell_download)
         self.board.note(progress=Progress())
-        if not files.reloads:
-            raise StudioError(f"{spec.name}: quantised files cannot be loaded in place")
         done = self.control.switch(files)
         if done["ok"]:
             self._settle(spec, files, done)

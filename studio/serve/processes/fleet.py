@@ -106,8 +106,12 @@ class Fleet:
         self._of(name).exchange().wake()
 
     def download(self, spec: ModelSpec, on_bytes: OnBytes) -> None:
-        """Bring the model to this machine, if an engine here is to have it: see `download`."""
+        """Bring the model to this machine, if an engine here is to have it: see `download`.
+
+        Raises StudioError, before any weights are fetched, if it could not be started so.
+        """
         if spec.engine != "endpoint":
+            check(spec)
             download(spec.model, on_bytes)
 
     def identity(self, spec: ModelSpec) -> Identity:
@@ -115,8 +119,8 @@ class Fleet:
 
         Raises StudioError if it cannot be started.
         """
+        check(spec)
         files = model_files(spec.model)
-        check(spec, files)
         return identity_of(replace(spec, dtype=resolved_dtype(spec, files, self._machine)), files)
 
     def borrow(self, spec: ModelSpec) -> Borrowed | None:
@@ -126,7 +130,7 @@ class Fleet:
         """
         if spec.engine == "endpoint" or not (found := neighbours(self.folder, self._kept)):
             return None
-        files, wanted = model_files(spec.model), self.identity(spec)
+        wanted, files = self.identity(spec), model_files(spec.model)
         fitting = (each for each in found if each.holds(spec, wanted, files))
         return next((lent for each in fitting if (lent := borrow(each, wanted, files))), None)
 

@@ -134,8 +134,8 @@ class Keeper:
     def _launch(self) -> None:
         spec = self.board.state.spec
         self.board.note(progress=Progress("looking for the model"))
+        check(spec)
         files = self._files = model_files(spec.model, self._tell_download)
-        check(spec, files)
         self._halt_if_asked()
         spec = replace(spec, dtype=resolved_dtype(spec, files, self._machine))
         place = new_place(self._folder, files.path, files.fingerprint, open_port=spec.open_port)

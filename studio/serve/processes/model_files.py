@@ -1,14 +1,16 @@
 """The model an engine is to load: its folder on this machine, and what can be told beforehand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from studio.errors import StudioError
 from studio.serve.engine import Identity
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.vllm_command import Machine
 from studio.serve.special_tokens import SpecialTokens, end_tokens, tokens_of
-from studio.weights import Checkpoint
+from studio.weights import Checkpoint, hub
 from studio.weights.download import OnBytes, download, unheard
 from studio.weights.fingerprint import fingerprint
 from studio.weights.strict_json import read_object
@@ -29,7 +31,6 @@ class ModelFiles:
     fingerprint: str
     reloads: bool
     quantisation: str | None = None
-    heads: int | None = None
     dtype: str | None = None
     ends: tuple[int, ...] = ()
     tokens: SpecialTokens = SpecialTokens()
@@ -42,14 +43,12 @@ def model_files(model: str, on_bytes: OnBytes = unheard) -> ModelFiles:
     """
     path = download(model, on_bytes).resolve()
     config = read_object(path / "config.json")
-    packed = config.get("quantization_config")
-    method = packed.get("quant_method") if isinstance(packed, dict) else None
+    packed = _packing(config)
     return ModelFiles(
         path=path,
         fingerprint=_packed_mark(path) if packed else Checkpoint.open(path, model).fingerprint(),
         reloads=not packed,
-        quantisation=str(method or "unknown") if packed else None,
-        heads=_whole(config.get("num_attention_heads")),
+        quantisation=packed,
         dtype=next((str(v) for k in ("dtype", "torch_dtype") if (v := config.get(k))), None),
         ends=end_tokens(path),
         tokens=tokens_of(path),
@@ -62,24 +61,56 @@ def _packed_mark(path: Path) -> str:
     return fingerprint([path / "config.json", *files])
 
 
-def check(spec: ModelSpec, files: ModelFiles) -> None:
-    """Raise StudioError for what vLLM would refuse after half a minute."""
-    size = spec.tensor_parallel_size
-    if files.heads is not None and files.heads % size:
+def check(spec: ModelSpec) -> None:
+    """Raise StudioError for what an engine would refuse after a download and half a minute.
+
+    Of a model that is not here, only the small files are fetched.
+    """
+    config = read_object(hub.small_files(spec.model) / "config.json")
+    heads, size = _whole(config.get("num_attention_heads")), spec.tensor_parallel_size
+    if heads is not None and heads % size:
         raise StudioError(
-            f"{spec.name}: its {files.heads} attention heads cannot be shared evenly by {size} "
-            f"ranks; use a tensor parallel size that divides {files.heads}"
+            f"{spec.name}: its {heads} attention heads cannot be shared evenly by {size} "
+            f"ranks; use a tensor parallel size that divides {heads}"
         )
-    if files.quantisation is not None and spec.quantisation is not None:
+    packed = _packing(config)
+    if packed is not None and spec.quantisation is not None:
         raise StudioError(
-            f"{spec.name}: its files are quantised already ({files.quantisation}); start it "
+            f"{spec.name}: its files are quantised already ({packed}); start it "
             f"without {spec.quantisation}"
         )
-    if files.quantisation is not None and spec.engine == "embedded":
+    if packed is not None and spec.engine == "embedded":
         raise StudioError(
-            f"{spec.name}: quantised ({files.quantisation}); the embedded engine cannot run it, "
-            "use vllm"
+            f"{spec.name}: quantised ({packed}); the embedded engine cannot run it, use vllm"
         )
+    longest = _longest(config)
+    if longest is not None and (spec.max_model_len or 0) > longest:
+        raise StudioError(
+            f"{spec.name}: max_model_len is {spec.max_model_len}, but the model was made for at "
+            f"most {longest} tokens; set max_model_len to {longest} or less"
+        )
+
+
+def check_exchange(spec: ModelSpec) -> None:
+    """`check` for weights that are to be put in place of those of an engine made as `spec`."""
+    check(spec)
+    if _packing(read_object(hub.small_files(spec.model) / "config.json")) is not None:
+        raise StudioError(f"{spec.name}: quantised files cannot be loaded in place")
+
+
+def _packing(config: Mapping[str, Any]) -> str | None:
+    """How the files of a model with this config are quantised; None if they are not."""
+    packed = config.get("quantization_config")
+    method = packed.get("quant_method") if isinstance(packed, dict) else None
+    return str(method or "unknown") if packed else None
+
+
+def _longest(config: Mapping[str, Any]) -> int | None:
+    """The most tokens at a time; None where the engine has to tell."""
+    scaled = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(scaled, dict) or "factor" in scaled or config.get("model_max_length"):
+        return None
+    return _whole(config.get("max_position_embeddings"))
 
 
 def resolved_dtype(spec: ModelSpec, files: ModelFiles, machine: Machine) -> str:

@@ -60,6 +60,7 @@ def test_a_change_of_weights_tells_its_download_and_a_stop_ends_that(
         finally:
             is_over.set()
 
+    monkeypatch.setattr(exchanges, "check_exchange", lambda spec: None)
     monkeypatch.setattr(exchanges, "model_files", download)
     nothing = cast(Any, None)
     Exchange(board, nothing, nothing, nothing, nothing).switch("maker/far", "")

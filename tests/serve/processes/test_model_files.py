@@ -13,6 +13,7 @@ from studio.serve.processes.meter import counters
 from studio.serve.processes.model_files import (
     ModelFiles,
     check,
+    check_exchange,
     identity_of,
     model_files,
     reloads_in_place,
@@ -42,7 +43,6 @@ def test_files_of_a_demo_model() -> None:
         fingerprint=Checkpoint.open(STORY, "story").fingerprint(),
         reloads=True,
         quantisation=None,
-        heads=8,
         dtype="bfloat16",
         ends=(2,),
         tokens=SpecialTokens("<s>", {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3}),
@@ -50,13 +50,15 @@ def test_files_of_a_demo_model() -> None:
 
 
 def test_quantised_files_stay_as_they_were_started(tmp_path: Path) -> None:
-    found = model_files(str(edited(tmp_path, quantization_config={"quant_method": "gptq"})))
+    model = str(edited(tmp_path, quantization_config={"quant_method": "gptq"}))
+    found = model_files(model)
     assert (found.quantisation, found.reloads) == ("gptq", False)
-    spec = ModelSpec(model="m", engine="embedded")
     with pytest.raises(StudioError, match="quantised .gptq.; the embedded engine cannot run it"):
-        check(spec, found)
+        check(ModelSpec(model=model, engine="embedded"))
     with pytest.raises(StudioError, match="quantised already .gptq.; start it without fp8"):
-        check(ModelSpec(model="m", quantisation="fp8_per_tensor"), found)
+        check(ModelSpec(model=model, quantisation="fp8_per_tensor"))
+    with pytest.raises(StudioError, match="quantised files cannot be loaded in place"):
+        check_exchange(ModelSpec(model=model))
     assert not reloads_in_place(ModelSpec(model="m"), found)
     assert identity_of(ModelSpec(model="m"), found).quantisation == "gptq"
 
@@ -68,11 +70,32 @@ def test_weights_packed_as_they_come_are_not_replaced() -> None:
 
 
 def test_heads_must_divide() -> None:
-    files = model_files(str(STORY))
     for size in (1, 2, 4, 8):
-        check(ModelSpec(model="m", tensor_parallel_size=size), files)
+        check(ModelSpec(model=str(STORY), tensor_parallel_size=size))
     with pytest.raises(StudioError, match="8 attention heads cannot be shared evenly by 6 ranks"):
-        check(ModelSpec(model="m", tensor_parallel_size=6), files)
+        check(ModelSpec(model=str(STORY), tensor_parallel_size=6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({}, True),
+        ({"rope_scaling": None, "rope_parameters": {"rope_type": "default"}}, True),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, False),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, False),
+        ({"model_max_length": 512}, False),
+    ],
+)
+def test_more_tokens_than_the_model_was_made_for_are_refused(
+    tmp_path: Path, changes: dict[str, Any], refused: bool
+) -> None:
+    model = str(edited(tmp_path, max_position_embeddings=256, **changes))
+    check(ModelSpec(model=model, max_model_len=256))
+    if refused:
+        with pytest.raises(StudioError, match="was made for at most 256 tokens"):
+            check(ModelSpec(model=model, max_model_len=257))
+    else:
+        check(ModelSpec(model=model, max_model_len=257))
 
 
 def test_a_model_that_is_not_whole_is_refused(tmp_path: Path) -> None:

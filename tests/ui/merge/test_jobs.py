@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,19 @@ def test_check_gives_what_the_command_says(jobs: MergeJobs) -> None:
     assert jobs.check("r", "mine")["warnings"] == ["mind the step"]
     with pytest.raises(StudioError, match="2 problems:\n- one\n- another"):
         jobs.check("r", "bad")
+    assert list((jobs.folder / ".recipes").iterdir()) == []
+
+
+def test_close_ends_a_check_and_refuses_another(jobs: MergeJobs) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(jobs.check, "r", "doubtful")
+        pid = pid_of(jobs.folder, "doubtful")
+        jobs.close(patience=5)
+        with pytest.raises(StudioError, match="the studio is stopping"):
+            asked.result(20)
+    assert not is_alive(pid)
+    with pytest.raises(StudioError, match="the studio is stopping"):
+        jobs.check("r", "mine")
     assert list((jobs.folder / ".recipes").iterdir()) == []
 
 
