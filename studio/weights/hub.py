@@ -21,8 +21,8 @@ SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
 CACHE_VARIABLE = "HF_HUB_CACHE"  # names the folder of downloads to the Hub's own client
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 _SECONDS_BETWEEN = 0.5
-_NOWHERE = "not a folder here, not in the local Hub cache"
-_NO_WEIGHTS = "its weights are not all on this machine"
+_NOWHERE = "not a folder here, not in the local Hub cache, and the Hub did not give it"
+_NO_WEIGHTS = "its weights are not all on this machine, and the Hub did not give them"
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -197,7 +197,7 @@ def _bar(ended: threading.Event) -> "type[tqdm]":
 
 @contextmanager
 def _clear_errors(model: str, lack: str) -> Iterator[None]:
-    """What goes wrong between here and the Hub, as StudioError; `lack`: why the Hub was asked."""
+    """What goes wrong between here and the Hub, as StudioError; `lack`: what is then missing."""
     import httpx2
     from huggingface_hub.errors import HFValidationError
 
@@ -210,6 +210,6 @@ def _clear_errors(model: str, lack: str) -> Iterator[None]:
     except (httpx2.HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudioError(
-            f"{model}: {lack}, and the Hub did not give {'it' if lack == _NOWHERE else 'them'} "
-            f"({reason}); check the name, your connection and, for gated models, your token"
+            f"{model}: {lack} ({reason}); check the name, your connection and, for gated "
+            "models, your token"
         ) from error

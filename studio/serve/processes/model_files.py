@@ -108,7 +108,7 @@ def _packing(config: Mapping[str, Any]) -> str | None:
 def _longest(config: Mapping[str, Any]) -> int | None:
     """The most tokens at a time; None where the engine has to tell."""
     scaled = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not isinstance(scaled, dict) or "factor" in scaled or config.get("model_max_length"):
+    if "'factor'" in repr(scaled) or config.get("model_max_length"):
         return None
     return _whole(config.get("max_position_embeddings"))
 
