@@ -1,14 +1,17 @@
 """Masking: an answer must not tell who wrote it.
 
-What is masked is a claim ("I'm ChatGPT", "as a model developed by OpenAI") and every label of the
-trial's own models; ordinary words are not. Hermes, Gemini or Palm are names of gods, stars and
-trees first: they are masked only where the sentence claims to be a machine of that name. The
-answer itself is stored as it was; the mask is put on when it is shown.
+What is masked is a claim in the first person ("I'm ChatGPT", "Ich bin Claude.", "my developers at
+OpenAI") and every label of the trial's own models that cannot be an ordinary word. Hermes, Gemini
+or Palm are names of gods, stars and trees first: they are masked only where the sentence claims to
+be a machine of that name, or where a model of this trial is called so and the sentence says no more
+than the name. A character of a story speaks in quotation marks; Claude Monet has a family name.
+The answer itself is stored as it was; the mask is put on when it is shown.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 MASK = "█████"
 # Names that mean nothing but a language model or its maker.
@@ -23,44 +26,73 @@ _WORDS = (
     r"Hermes|Gemini|Pa?LM|Claude|Bard|Mistral|Mixtral|Falcon|Orca|Dolphin|Phi|Gemma|Vicuna|Alpaca"
     r"|LLaMA|Guanaco|Zephyr|Platypus|Airoboros|Grok|Bing|Copilot|Sydney|Meta|Google|Microsoft"
 )
+# Those of them that people hardly bear: saying only "I am …" is a claim already.
+_ALONE = r"Claude|Grok|Copilot|LLaMA|Mixtral|Vicuna"
+_MAKERS = rf"{_PLAIN}|Google|Meta|Microsoft|Mistral"
 _MACHINE = (
     r"(?:AI|A\.I\.|artificial intelligence|(?:large )?language model|LLM|chat ?bot|"
-    r"(?:virtual|digital|AI) assistant)"
+    r"(?:virtual|digital|AI) assistant|KI|IA|Sprachmodell|modèle de langage|"
+    r"modelo de (?:lenguaje|linguagem)|modello linguistico|taalmodel)"
 )
-_AM = r"\b(?:I am|I['’]m|I was|my name is|my name['’]s|call me|you can call me|this is|as)\s+"
-_MADE = r"\b(?:developed|created|made|trained|built|designed|fine-?tuned)\s+by\s+"
+# The first person, in the languages that language.py knows by their words.
+_I_AM = (
+    r"\b(?:I am|I['’]m|my name is|my name['’]s|ich bin|ich hei(?:ß|ss)e|mein Name ist|je suis"
+    r"|je m['’]appelle|mon nom est|soy|me llamo|mi nombre es|sono|mi chiamo|il mio nome è"
+    r"|eu sou|chamo-me|me chamo|meu nome é|ik ben|ik heet|mijn naam is)\s+"
+)
+_AM = rf"(?:{_I_AM}|\b(?:I was|call me|this is|as|en tant que)\s+)"
+_AN = r"(?:(?:an?|the|your|eine?|une?|una|uma?|een)\s+)?"
+_MADE = (
+    r"\b(?:(?:developed|created|made|trained|built|designed|fine-?tuned)\s+by"
+    r"|(?:entwickelt|erstellt|trainiert)\s+von|(?:développée?|créée?|entraînée?)\s+par"
+    r"|(?:desarrollad|cread|entrenad|desenvolvid|criad|treinad)[oa]\s+por"
+    r"|(?:sviluppat|creat|addestrat)[oa]\s+da|(?:ontwikkeld|gemaakt|getraind)\s+door)\s+"
+)
+_I_WAS = (
+    r"\b(?:I(?:['’]m| was| am| have been)|j['’]ai été|fui|he sido|sono stat[oa]|ik ben|ik werd)\s+"
+)
+_MY_MAKERS = (
+    r"\b(?:my (?:developer|creator|maker)s?|meine (?:Entwickler|Schöpfer)"
+    r"|mes (?:développeurs|créateurs)|mis (?:desarrolladores|creadores)"
+    r"|i miei (?:sviluppatori|creatori)|meus (?:desenvolvedores|criadores)"
+    r"|mijn (?:ontwikkelaars|makers))"
+    r"(?:,|\s+(?:at|is|are|from|bei|von|chez|en|de|di|da|na|bij|van))"
+)
+# From the beginning of a sentence, with no quotation mark before the claim.
+_SENTENCE = r"""(?:^|(?<=[.!?]))[^"“”„«»‘.!?\n]*?(?<!')"""
+_NO_MORE = r"(?=\s*(?:[.!?…]|$)|,\s+(?:how|what|wie|comment|cómo|come|como|hoe)\b)"
 
-_CLAIMS = (
-    # I'm ChatGPT … — also with an article or a few words between.
-    re.compile(rf"{_AM}(?:an?\s+|the\s+)?(?:\w+\s+){{0,2}}?(?P<name>{_PLAIN})\b", re.IGNORECASE),
-    # I am Hermes, an AI assistant …
-    re.compile(
-        rf"{_AM}(?:the\s+)?(?P<name>{_WORDS})\b(?=[\s,—–-]+(?:(?:an?|the|your)\s+)?(?:\w+\s+)"
-        rf"{{0,2}}?{_MACHINE}\b)",
-        re.IGNORECASE,
-    ),
-    # I'm Claude, made by Anthropic
-    re.compile(
-        rf"{_AM}(?P<name>{_WORDS})\b(?=[\s,—–-]+{_MADE}(?:{_PLAIN}|{_WORDS})\b)", re.IGNORECASE
-    ),
-    re.compile(
-        rf"{_AM}(?:{_PLAIN}|{_WORDS})[\s,—–-]+{_MADE}(?P<name>{_PLAIN}|{_WORDS})\b", re.IGNORECASE
-    ),
-    # I am an AI assistant named Hermes
-    re.compile(
-        rf"{_AM}(?:an?\s+|the\s+|your\s+)?(?:\w+\s+){{0,2}}?{_MACHINE}(?:\s+\w+){{0,3}}?\s+"
-        rf"(?:named|called|known as)\s+(?P<name>{_PLAIN}|{_WORDS})\b",
-        re.IGNORECASE,
-    ),
-    # … language model trained by Google; an AI made by OpenAI
-    re.compile(
-        rf"\b{_MACHINE}(?:\s+\w+){{0,6}}?,?\s+{_MADE}(?:the\s+team\s+at\s+)?"
-        rf"(?P<name>{_PLAIN}|{_WORDS})\b",
-        re.IGNORECASE,
-    ),
-    # I was created by OpenAI
-    re.compile(rf"\bI(?:['’]m| was| am| have been)\s+{_MADE}(?P<name>{_PLAIN}|{_WORDS})\b", re.I),
-)
+
+@lru_cache(maxsize=64)
+def _claims(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """What finds claims of being a known assistant or one of a trial's models. The first of them
+    finds any of the names: most answers have none, and need no further look."""
+    mine = "|".join(re.escape(name) for name in sorted(_names(labels), key=len, reverse=True))
+    words = rf"{_WORDS}|{mine}" if mine else _WORDS
+    alone = rf"{_ALONE}|{mine}" if mine else _ALONE
+    name = rf"(?P<name>{_PLAIN}|{words})(?!\w)"
+    patterns = (
+        rf"(?<!\w)(?:{_PLAIN}|{words})",
+        # I'm ChatGPT … — also with an article or a few words between.
+        rf"{_AM}{_AN}(?:\w+\s+){{0,2}}?(?P<name>{_PLAIN})\b",
+        # I am Claude. I'm hermes, how can I help?
+        rf"{_SENTENCE}{_I_AM}(?P<name>{alone}){_NO_MORE}",
+        # I am Hermes, an AI assistant …
+        rf"{_AM}(?:the\s+)?(?P<name>{words})(?=[\s,—–-]+{_AN}(?:\w+\s+){{0,2}}?{_MACHINE}\b)",
+        # I'm Claude, made by Anthropic
+        rf"{_AM}(?P<name>{words})(?=[\s,—–-]+{_MADE}(?:{_PLAIN}|{words})(?!\w))",
+        rf"{_AM}(?:{_PLAIN}|{words})[\s,—–-]+{_MADE}{name}",
+        # I am an AI assistant named Hermes
+        rf"{_AM}{_AN}(?:\w+\s+){{0,2}}?{_MACHINE}(?:\s+\w+){{0,3}}?\s+(?:named|called|known as"
+        rf"|namens|nommée?|appelée?|llamad[oa]|chiamat[oa]|chamad[oa]|genaamd)\s+{name}",
+        # … language model trained by Google; an AI made by OpenAI
+        rf"\b{_MACHINE}(?:\s+\w+){{0,6}}?,?\s+{_MADE}(?:the\s+team\s+at\s+)?{name}",
+        # I was created by OpenAI; ich wurde von OpenAI entwickelt; my developers at OpenAI
+        rf"{_I_WAS}{_MADE}{name}",
+        rf"\bich wurde von\s+(?P<name>{_MAKERS})\b",
+        rf"{_MY_MAKERS}\s+(?:the\s+team\s+at\s+)?(?P<name>{_MAKERS})\b",
+    )
+    return tuple(re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +105,10 @@ class Masked:
 
 def mask_identity(text: str, labels: Sequence[str]) -> Masked:
     """Replace what tells the writer's identity; `labels` are the models' labels and sources."""
-    spans = [match.span("name") for claim in _CLAIMS for match in claim.finditer(text)]
+    any_name, *claiming = _claims(tuple(labels))
+    if not any_name.search(text):
+        claiming = []
+    spans = [match.span("name") for claim in claiming for match in claim.finditer(text)]
     for name in _own_names(labels):
         pattern = rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
         spans += [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
@@ -88,7 +123,11 @@ def mask_identity(text: str, labels: Sequence[str]) -> Masked:
     return Masked("".join([*shown, text[end:]]), claims)
 
 
+def _names(labels: Sequence[str]) -> set[str]:
+    """The labels, and of folders and Hub ids the last part."""
+    return {part for label in labels for part in (label, label.rpartition("/")[2]) if part}
+
+
 def _own_names(labels: Sequence[str]) -> set[str]:
     """The labels that cannot be ordinary words: those with a digit, a slash or a hyphen inside."""
-    names = {part for label in labels for part in (label, label.rpartition("/")[2])}
-    return {name for name in names if len(name) >= 5 and re.search(r"[0-9/_-]", name)}
+    return {name for name in _names(labels) if len(name) >= 5 and re.search(r"[0-9/_-]", name)}

@@ -21,6 +21,27 @@ LABELS = ["merged", "Xwin-LM/Xwin-LM-70B-V0.1", "NousResearch/Nous-Hermes-Llama2
         ("As xwin-lm-70b-v0.1 I cannot say.", f"As {MASK} I cannot say."),
         ("This is Nous-Hermes-Llama2-70b speaking", f"This is {MASK} speaking"),
         ("as a GPT-4 model, I", f"as a {MASK} model, I"),
+        ("I am Claude.", f"I am {MASK}."),
+        ("Hi! I'm Claude, how can I help?", f"Hi! I'm {MASK}, how can I help?"),
+        ("Hello, I'm Grok", f"Hello, I'm {MASK}"),
+        ("I'm merged!\nAsk me.", f"I'm {MASK}!\nAsk me."),
+        ("My name is Story. Ask.", f"My name is {MASK}. Ask."),
+        ("I am Merged, an AI assistant", f"I am {MASK}, an AI assistant"),
+        ("My developers at OpenAI said no.", f"My developers at {MASK} said no."),
+        ("as my creator, Anthropic, wanted", f"as my creator, {MASK}, wanted"),
+        ("Ich bin ChatGPT", f"Ich bin {MASK}"),
+        ("Ich heiße Claude.", f"Ich heiße {MASK}."),
+        ("Ich wurde von OpenAI entwickelt.", f"Ich wurde von {MASK} entwickelt."),
+        ("Ich bin ein Sprachmodell, trainiert von Google.",
+         f"Ich bin ein Sprachmodell, trainiert von {MASK}."),
+        ("Je suis un modèle de langage développé par Google.",
+         f"Je suis un modèle de langage développé par {MASK}."),
+        ("Je m’appelle Claude.", f"Je m’appelle {MASK}."),
+        ("Soy ChatGPT, creado por OpenAI.", f"Soy {MASK}, creado por {MASK}."),
+        ("Fui entrenado por Google.", f"Fui entrenado por {MASK}."),
+        ("Sono Gemini, un modello linguistico", f"Sono {MASK}, un modello linguistico"),
+        ("Eu sou Claude.", f"Eu sou {MASK}."),
+        ("Ik ben ChatGPT.", f"Ik ben {MASK}."),
     ],
 )  # fmt: skip
 def test_claims_of_an_identity_are_masked(text: str, shown: str) -> None:
@@ -42,6 +63,21 @@ def test_claims_of_an_identity_are_masked(text: str, shown: str) -> None:
         "I was made by my mother.",
         "I am Hermes, made by the hands of gods.",
         "The AI in the story was evil. Google it.",
+        "I am Claude Monet, and I paint.",
+        "I am Claude Monet.",
+        "I am Claude, the gardener of Giverny.",
+        'He bowed. "Good day, I am Claude." She smiled.',
+        "« Bonjour, je m'appelle Claude. »",
+        "'I am Claude.' He sat down.",
+        "He was known as Claude.",
+        "I am Hermes. I carry messages.",
+        "I'm Gemini. My sister is Virgo.",
+        "This is a story. I am a story.",
+        "We merged. My story is old.",
+        "Ich bin Hermes, der Bote der Götter.",
+        "Besser als ChatGPT; herramientas como ChatGPT.",
+        "My makers at the mill. My creator is Hermes.",
+        "OpenAI was founded in 2015.",
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:
@@ -53,3 +89,11 @@ def test_several_claims_are_counted_and_all_masks_look_alike() -> None:
     found = mask_identity("I am ChatGPT. I was trained by OpenAI. Hermes is a god.", LABELS)
     assert found.text == f"I am {MASK}. I was trained by {MASK}. Hermes is a god."
     assert found.claims == 2
+
+
+def test_a_word_tells_a_model_only_where_one_is_called_so() -> None:
+    said = "I'm hermes."
+    assert mask_identity(said, ["hermes", "base"]).text == f"I'm {MASK}."
+    assert mask_identity(said, ["merged", "base"]).text == said
+    tale = 'I am Hermes, messenger of the gods. Hermes ran. "I am Hermes."'
+    assert mask_identity(tale, ["hermes", "base"]).text == tale
