@@ -31,7 +31,8 @@ _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}\.(?:yaml|yml|jsonl|csv)")
 _FIELDS = (
     "name", "project", "models", "primary", "compare", "prompts", "categories", "sealed",
     "sensitive", "sampling", "draws", "votes_per_prompt", "raters", "reveal", "scores", "expect",
-    "expect_ties", "alpha", "seen_prompts", "exclusions",
+    "expect_ties", "alpha", "seen_prompts", "exclusions", "stop_early", "overlap", "repeats",
+    "identical",
 )  # fmt: skip
 
 

@@ -18,13 +18,13 @@ function designView(desk) {
     const excluded = exclusionFields(found.exclusions), trouble = h("div", { "aria-live": "polite" }, words && h("p", { class: "ms-good" }, words));
     const reveal = h("select", { class: "ms-select", id: "bl-amend-reveal" }, optionsOf(REVEALS));
     reveal.value = found.reveal;
-    const early = h("input", { type: "checkbox", id: "bl-amend-early", checked: found.stop_early });
+    const early = earlyField(found.stop_early);
     const why = h("input", { type: "text", class: "ms-text", id: "bl-why", maxlength: 500, autocomplete: "off", required: true });
     const button = h("button", { type: "submit", class: "ms-button" }, "Amend");
     const amend = async (event) => {
       event.preventDefault();
       button.disabled = true;
-      const answer = await ask("amend", { trial: desk.trial, why: why.value, changes: { exclusions: excluded.read(), reveal: reveal.value, stop_early: early.checked } });
+      const answer = await ask("amend", { trial: desk.trial, why: why.value, changes: { exclusions: excluded.read(), reveal: reveal.value, stop_early: early.read() } });
       button.disabled = false;
       if (answer.error) trouble.replaceChildren(alertBox(answer.error));
       else show(answer, "Amended; the report says so.");
@@ -32,13 +32,17 @@ function designView(desk) {
     return h("form", { class: "ms-card", onsubmit: amend }, h("h3", {}, "Amend it"),
       h("p", { class: "ms-hint" }, "This much may still change. The report tells what, when, after how many votes, and why."),
       excluded.element, fieldOf("Models are shown", reveal),
-      h("label", { class: "bl-check", for: early.id }, early, "A claim may be made before all planned votes are in"),
-      fieldOf("The reason", why), trouble, h("div", { class: "ms-row" }, button));
+      early.element, fieldOf("The reason", why), trouble, h("div", { class: "ms-row" }, button));
   }
   return { element };
 }
 const amendmentTable = (amendments) => table(["When", "After", "What", "Why"], amendments.map((each) => [each.when.slice(0, 16).replace("T", " "), `${each.votes} votes`, each.words, each.why]));
 
+// Whether a trial may end before its last vote; the same field before a trial and in an amendment.
+function earlyField(checked = true) {
+  const box = h("input", { type: "checkbox", id: "bl-early", checked });
+  return { element: h("label", { class: "bl-check", for: box.id }, box, "A claim may be made before all planned votes are in"), read: () => box.checked };
+}
 // Which votes do not count; the same fields before a trial and in an amendment of it.
 function exclusionFields(values = { recognised: true, masked: false, faster_than: 0 }) {
   const tick = (id, checked) => h("input", { type: "checkbox", id, checked });

@@ -24,7 +24,8 @@ function setupView(desk) {
   const draws = count("bl-draws", 3, 1, 20), votes = count("bl-votes", 1, 1, 50), raters = count("bl-raters", 1, 1, 100);
   const expect = count("bl-expect", 65, 51, 99), ties = count("bl-ties", 30, 0, 90), scores = text("bl-scores", { placeholder: "none", maxlength: 120 });
   const engine = pick("bl-engine", ENGINES), gpus = count("bl-gpus", 1, 1, 64), price = h("input", { type: "number", class: "ms-field", id: "bl-price", min: 0, step: "any", placeholder: "none" });
-  const alpha = count("bl-alpha", 5, 0, 20, 0.5);
+  const alpha = count("bl-alpha", 5, 0, 20, 0.5), early = earlyField();
+  const overlap = count("bl-overlap", 25, 0, 100), repeats = count("bl-repeats", 5, 0, 50), identical = count("bl-identical", 5, 0, 50);
   const excluded = exclusionFields(), compareField = fieldOf("Shown to raters", compare);
   compareField.hidden = true;
   const create = h("button", { type: "submit", class: "ms-button ms-primary" }, "Create the trial");
@@ -85,7 +86,8 @@ function setupView(desk) {
       compare: chosen.length > 2 ? compare.value : "primary",
       sampling: sampling.value, draws: Number(draws.value), votes_per_prompt: Number(votes.value), raters: Number(raters.value), reveal: reveal.value,
       scores: scores.value.split(",").map((each) => each.trim()).filter(Boolean), expect: Number(expect.value) / 100, expect_ties: Number(ties.value) / 100,
-      alpha: Number(alpha.value) / 100, exclusions: excluded.read(),
+      alpha: Number(alpha.value) / 100, exclusions: excluded.read(), stop_early: early.read(),
+      overlap: Number(overlap.value) / 100, repeats: Number(repeats.value) / 100, identical: Number(identical.value) / 100,
     };
   }
   function plan() { clearTimeout(timer); timer = setTimeout(planNow, 250); }
@@ -123,8 +125,9 @@ function setupView(desk) {
   const addModel = () => { isChosen = true; if (rows.children.length < MOST_MODELS) rows.append(modelRow(rows.children.length)); rows.lastChild.set({ label: models[0]?.label }); planNow(); };
   const settings = h("details", { class: "ms-card bl-settings" }, h("summary", {}, "Settings: votes, answers, which votes count"), h("div", { class: "bl-folded" },
     numbers("The test", fieldOf("Error rate, %", alpha), fieldOf("Project", project), fieldOf("True preference, %", expect), fieldOf("Share of ties, %", ties)),
-    h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing."),
+    h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing."), early.element,
     numbers("Votes", fieldOf("Raters", raters), fieldOf("Votes per prompt", votes), fieldOf("Models are shown", reveal), fieldOf("Scores from 1 to 5", scores, "Names with commas between; off when empty.")), excluded.element,
+    numbers("How raters are measured", fieldOf("Prompts shared by raters, %", overlap, "On these, several raters judge the very same answers."), fieldOf("Shown again, %", repeats, "Sides swapped; counts for nothing else."), fieldOf("One answer on both sides, %", identical, "Should be a tie; counts for nothing else.")),
     numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus), fieldOf("Price per hour", price, "Of the machine: tells what the answers cost."))));
   const form = h("form", { class: "bl-setup", onsubmit: start },
     h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),

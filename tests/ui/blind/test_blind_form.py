@@ -119,6 +119,12 @@ def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
     assert form.planned(FILLED, ledger)["seen"] == 3
 
 
+def test_form_sets_how_raters_are_measured_and_when_a_claim_may_be_made(form: Form) -> None:
+    wish = {"stop_early": False, "overlap": 0.5, "repeats": 0.1, "identical": 0}
+    design, _ = form.design({**FILLED, **wish})
+    assert {key: getattr(design, key) for key in wish} == wish
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,6 +136,11 @@ def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
         ({"draws": 1}, "use at least 3, or alpha: 0"),
         ({"primary": ["one", "three"]}, '"three" is none of the models'),
         ({"seed": 3}, '"seed" is no field of the form'),
+        ({"overlap": 1.5}, "overlap is 1.5; use 0 to 1"),
+        ({"overlap": True}, "overlap: expected"),
+        ({"repeats": 0.6}, "repeats is 0.6; use 0 to 0.5"),
+        ({"identical": -0.1}, "identical is -0.1; use 0 to 0.5"),
+        ({"stop_early": "no"}, "stop_early: expected true or false"),
         ({"exclusions": {"faster": 3}}, 'exclusions: unknown key "faster"'),
         ({"models": [{"label": "=1", "source": "x"}] * 2}, "cannot be a model's label"),
     ],
