@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from studio.arena.prompts.prompt import Prompt, load_prompts, prompt_from_data
 from studio.arena.rating.pack import write_pack
-from studio.arena.rating.sitting import Sitting
+from studio.arena.rating.sitting import BlindItem, Sitting
 from studio.arena.trials.design import Model
 from studio.arena.trials.design_yaml import design_from_data
 from studio.arena.trials.ledger import Ledger
@@ -129,6 +129,64 @@ def test_what_a_project_may_no_longer_claim_is_told_before_and_mended(
     page.get_by_role("button", name="Only explore").click()
     expect(page.get_by_text("to explore; nothing is claimed")).to_be_visible()
     expect(page.get_by_text("share, 0 % are left")).to_have_count(0)
+
+
+@pytest.mark.parametrize("shape", [{"viewport": {"width": 1440, "height": 900}}, PHONE])
+def test_how_raters_are_measured_is_set_in_the_form(
+    studio: Visited, visit: Callable[..., Page], shape: dict[str, object]
+) -> None:
+    page = visit(studio.url, **shape)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_role("button", name="New trial").click()
+    page.get_by_text("Settings: votes").click()
+    early = page.get_by_label("A claim may be made before all planned votes are in")
+    expect(early).to_be_checked()
+    early.uncheck()
+    page.get_by_label("Shown again, %").fill("60")
+    expect(page.get_by_text("repeats is 0.6; use 0 to 0.5")).to_be_visible()
+    page.get_by_label("Shown again, %").fill("10")
+    expect(page.get_by_text("repeats is 0.6")).to_have_count(0)
+    page.get_by_label("Prompts shared by raters, %").fill("50")
+    with page.expect_request(lambda request: '"overlap":0.5' in (request.post_data or "")) as sent:
+        page.get_by_label("One answer on both sides, %").fill("0")
+    for part in ('"stop_early":false', '"repeats":0.1', '"identical":0'):
+        assert part in (sent.value.post_data or "")
+    assert page.evaluate(NAMELESS) == [] and page.evaluate(TOO_WIDE) == 0
+
+
+def test_results_list_what_was_trimmed_and_write_a_true_minus(
+    studio: Visited, visit: Callable[..., Page]
+) -> None:
+    asked = [
+        prompt_from_data(
+            {"id": f"long-{n}", "category": "talk", "messages": [
+                {"role": role, "content": f"{subject} {subject}s {turn}"}
+                for turn, role in enumerate(("user", "assistant", "user"))
+            ]}, "canned",
+        )
+        for n, subject in enumerate(("rain", "fog"))
+    ]  # fmt: skip
+
+    def of_rain(item: BlindItem) -> bool:
+        return item.messages[0].content.startswith("rain")
+
+    trial = canned_trial(studio.data / "trials", "trimmed", asked=asked)
+    answers = trial.folder / "answers.jsonl"
+    records = [json.loads(line) for line in answers.read_text().splitlines()]
+    short = [
+        {**r, "left_out": 2 * (r["model"] + r["prompt"] == "left-modellong-0")} for r in records
+    ]
+    answers.write_text("".join(json.dumps(record) + "\n" for record in short))
+    rate_all(Sitting(trial.folder, "Ann"), lambda item: "tie" if of_rain(item) else "both_bad")
+    rate_all(Sitting(trial.folder, "Bob"), lambda item: "both_bad" if of_rain(item) else "tie")
+    page = visit(studio.url, **PHONE)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label("Trial trimmed").get_by_role("button", name="Results").tap()
+    row = page.get_by_role("row", name="long-0")
+    expect(row).to_have_text("long-0left-modelthe oldest 2 of 3 messages were left out")
+    expect(page.get_by_text("did not get the same messages of 1 of 2 prompts")).to_be_visible()
+    expect(page.get_by_text("Krippendorff’s alpha −0.5.")).to_be_visible()
+    assert page.evaluate(TOO_WIDE) == 0
 
 
 def test_design_is_amended_and_the_result_put_into_a_card(

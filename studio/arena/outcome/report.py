@@ -68,6 +68,7 @@ def html_report(results: Results, every: Sequence[Ballot]) -> str:
         _strengths(results),
         _noise(results),
         _health(results),
+        _trimmed(results),
         _amendments(results),
         _comments(every),
     ]
@@ -110,8 +111,14 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row], note: str = ""
 
 def _cell(value: object) -> str:
     if isinstance(value, int | float):
-        return f'<td class="n">{value if isinstance(value, int) else f"{value:.3g}"}</td>'
+        text = str(value) if isinstance(value, int) else f"{value:.3g}"
+        return f'<td class="n">{_minus(text)}</td>'
     return f"<td>{escape(str(value))}</td>"
+
+
+def _minus(number: str) -> str:
+    """The number with a true minus for its sign; that of an exponent stays as it is."""
+    return f"−{number[1:]}" if number.startswith("-") else number
 
 
 def _percent(share: float | None) -> str:
@@ -160,7 +167,10 @@ def _views(results: Results) -> str:
 
 
 def _strengths(results: Results) -> str:
-    rows: list[Row] = [[s.model, s.elo, f"{s.low:.0f} to {s.high:.0f}"] for s in results.strengths]
+    rows: list[Row] = [
+        [s.model, s.elo, " to ".join(_minus(f"{end:.0f}") for end in (s.low, s.high))]
+        for s in results.strengths
+    ]
     note = "Bradley-Terry with a prior, on Elo's scale; 0 is the mean of these models."
     return _table("Strengths", ["model", "strength", "95 %"], rows, note)
 
@@ -174,7 +184,7 @@ def _noise(results: Results) -> str:
         ["one answer shown twice was called a tie", f"{n.called_ties} of {n.identical}"],
         ["the same verdict when shown again", f"{n.same} of {n.repeats}"],
         ["several raters agreed", f"{n.agreeing} of {n.shared}"],
-        ["Krippendorff's alpha", "–" if n.alpha is None else f"{n.alpha:.2f}"],
+        ["Krippendorff's alpha", "–" if n.alpha is None else _minus(f"{n.alpha:.2f}")],
         ["votes excluded by rule", excluded],
     ]
     return _table("How reliable the votes are", ["", ""], rows)
@@ -194,6 +204,11 @@ def _health(results: Results) -> str:
         for h in results.health
     ]
     return _table("What a machine says of the answers", heads, rows)
+
+
+def _trimmed(results: Results) -> str:
+    rows: list[Row] = [[row.prompt, row.model, row.note] for row in results.trimming.rows]
+    return _table("Prompts longer than a context", ["prompt", "model", "what was trimmed"], rows)
 
 
 def _amendments(results: Results) -> str:

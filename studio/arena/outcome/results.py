@@ -27,6 +27,7 @@ from studio.arena.outcome.regression import (
     logistic,
     wilson,
 )
+from studio.arena.outcome.trimming import Trimming, trimming
 from studio.arena.rating.counted import Ballot, ballots, of_pair, tally
 from studio.arena.trials.design import Pair
 from studio.arena.trials.ledger import Ledger
@@ -119,6 +120,7 @@ class Results:
     adjusted: tuple[Adjusted, ...]
     noise: Noise
     health: tuple[Health, ...]
+    trimming: Trimming
     seen_prompts: bool
     unsealed: int
 
@@ -167,6 +169,7 @@ def results(trial: Trial) -> Results:
         adjusted=tuple(_views(primary_votes)),
         noise=noise(every),
         health=tuple(health([m.label for m in design.used_models], trial.prompts, trial.answers())),
+        trimming=trimming(design.comparisons, trial.prompts, trial.answers().values()),
         seen_prompts=design.seen_prompts,
         unsealed=sum(not prompt.sealed for prompt in trial.prompts),
     )

@@ -128,6 +128,7 @@ def _cautions(results: Results) -> list[str]:
             "Two raters tell little of how raters differ: intervals over raters and prompts may "
             "then reach from 0 to 100 %. A claim does not rest on them."
         )
+    lines += _trimmed(results)
     if results.amendments:
         count = len(results.amendments)
         times = "once" if count == 1 else f"{count} times"
@@ -135,5 +136,23 @@ def _cautions(results: Results) -> list[str]:
     if results.alpha > 0 and results.unsealed:
         lines.append(
             f"{results.unsealed} of {results.plan.prompts} prompts are not from the sealed split."
+        )
+    return lines
+
+
+def _trimmed(results: Results) -> list[str]:
+    """What was left out of prompts, and where that makes the comparison itself uneven."""
+    found, total = results.trimming, results.plan.prompts
+    lines = []
+    if found.rows:
+        count = len({row.prompt for row in found.rows})
+        lines.append(
+            f"{count} of {total} prompts did not fit a model's context whole and lost their oldest "
+            "messages: see below."
+        )
+    for each in found.uneven:
+        lines.append(
+            f"{each.first} and {each.second} did not get the same messages of {len(each.prompts)} "
+            f"of {total} prompts: votes on these compare their contexts too, not only the models."
         )
     return lines

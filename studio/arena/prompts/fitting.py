@@ -1,4 +1,4 @@
-"""Conversations that are longer than a model's context: what is left out, and saying so."""
+"""Conversations that are longer than a model's context: what is left out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,11 @@ from studio.errors import StudioError
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The messages that fit, and how many of the oldest were left out; `note` says so in words."""
+    """The messages that fit, and how many of the oldest were left out."""
 
     messages: tuple[Message, ...]
     left_out: int
     tokens: int
-
-    @property
-    def note(self) -> str:
-        """What was trimmed, in a sentence; empty if nothing was."""
-        if not self.left_out:
-            return ""
-        whole = self.left_out + len(self.messages)
-        return f"the oldest {self.left_out} of {whole} messages were left out; the rest fits"
 
 
 def fit(prompt: Prompt, room: int, count: Callable[[Sequence[Message]], int]) -> Fitted:

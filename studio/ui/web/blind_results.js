@@ -27,7 +27,7 @@ function resultsView(desk) {
       ...charts.map(({ title, note }, index) => h("section", { class: "ms-card" }, h("h3", {}, title), h("p", { class: "ms-hint" }, note), drawn[index].box)),
       h("section", { class: "ms-card" }, h("h3", {}, "Comparisons"), comparisonTable(parts)),
       h("section", { class: "ms-card" }, h("h3", {}, "The raters"), raterTable(found.raters), h("ul", { class: "ms-paths" }, noiseLines(found).map((line) => h("li", {}, line))), viewTable(found.adjusted)),
-      h("section", { class: "ms-card" }, h("h3", {}, "Health of the answers"), h("p", { class: "ms-hint" }, "What a machine can see, before and apart from the votes."), healthTable(found.health)),
+      h("section", { class: "ms-card" }, h("h3", {}, "Health of the answers"), h("p", { class: "ms-hint" }, "What a machine can see, before and apart from the votes."), healthTable(found.health), trimmedTable(found.trimming.rows)),
       found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), amendmentTable(found.amendments)) : "");
   }
   function intoCard(merge) {
@@ -78,13 +78,16 @@ function healthTable(rows) {
   const part = (count, total) => total ? `${count} of ${total}` : "–";
   return table(["Model", "Constraints kept", "Cut off", "Loops", "Speaks for the user", "Format tokens", "Empty", "Shortened", "Length"], rows.map((each) => [each.model, part(each.kept, each.constraints), each.cut_off, each.loops, each.speaks_for_user, each.format_tokens, each.empty, each.shortened, `${each.characters} characters`]));
 }
+function trimmedTable(rows) {
+  return rows.length > 0 && table(["Prompt", "Model", "What was trimmed"], rows.map((each) => [each.prompt, each.model, each.note]), "Prompts longer than a context");
+}
 function noiseLines(found) {
   const { noise, left_wins: left, longer_wins: longer, excluded } = found, lines = [];
   if (left.total) lines.push(`The left answer won ${left.count} of ${left.total} decided votes.`);
   if (longer.total) lines.push(`The longer answer won ${longer.count} of ${longer.total}.`);
   if (noise.repeats) lines.push(`Asked again with sides swapped, the verdict was the same ${noise.same} of ${noise.repeats} times.`);
   if (noise.identical) lines.push(`One answer on both sides was called a tie ${noise.called_ties} of ${noise.identical} times.`);
-  if (noise.shared) lines.push(`Several raters judged ${noise.shared} of the same pairs and agreed on ${noise.agreeing}${noise.alpha === null ? "" : `; Krippendorff’s alpha ${number(noise.alpha)}`}.`);
+  if (noise.shared) lines.push(`Several raters judged ${noise.shared} of the same pairs and agreed on ${noise.agreeing}${noise.alpha === null ? "" : `; Krippendorff’s alpha ${number(noise.alpha).replace("-", "−")}`}.`);
   for (const [why, count] of Object.entries(excluded)) lines.push(`Votes left out, ${why}: ${count}.`);
   return lines;
 }

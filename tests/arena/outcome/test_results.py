@@ -3,6 +3,10 @@
 import csv
 import json
 import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +19,26 @@ from studio.arena.outcome.power import power_curve
 from studio.arena.outcome.report import html_report
 from studio.arena.outcome.results import Results, results
 from studio.arena.outcome.verdict import verdict
+from studio.arena.prompts.prompt import Message
 from studio.arena.rating.counted import ballots, tally
 from studio.arena.rating.pack import collect, open_pack, write_pack
 from studio.arena.rating.ratings import FILE, HEADER
 from studio.arena.rating.sitting import Sitting
+from studio.arena.trials.answers import Generated
 from studio.arena.trials.design import Compare, Model
-from studio.arena.trials.trial import amend, open_trial
+from studio.arena.trials.generate import Ask, Speaker, generate
+from studio.arena.trials.trial import Trial, amend, fix, open_trial
 from studio.errors import StudioError
-from tests.arena.sample_trials import MERGED, RIVAL, made, prefers, rate_all
+from tests.arena.sample_trials import (
+    MERGED,
+    RIVAL,
+    Parrot,
+    design,
+    made,
+    prefers,
+    prompts,
+    rate_all,
+)
 
 QUIET = {"identical": 0.0, "repeats": 0.0}
 
@@ -143,6 +159,64 @@ def test_an_exploring_trial_claims_nothing(tmp_path: Path) -> None:
     rate(tmp_path, "Ann", 1.0)
     assert results(trial).primary.claim == ""
     assert verdict(results(trial))[0].startswith("Explored, nothing is claimed")
+
+
+class Forgetful(Parrot):
+    """A parrot whose context has no room for the first two messages of some prompts."""
+
+    def __init__(self, label: str, forgets: Sequence[str]) -> None:
+        super().__init__(label)
+        self.forgets = forgets
+
+    def answer(self, ask: Ask) -> Generated:
+        return replace(super().answer(ask), left_out=2 * (ask.prompt.id in self.forgets))
+
+
+def long_talks(folder: Path, forgets: Mapping[str, Sequence[str]]) -> Trial:
+    """A trial of four conversations of five messages."""
+
+    @contextmanager
+    def forgetful(model: Model) -> Iterator[Speaker]:
+        yield Forgetful(model.label, forgets[model.label])
+
+    turns = tuple(Message("assistant" if n % 2 else "user", f"turn {n}") for n in range(5))
+    trial = fix(folder, design(), [replace(p, messages=turns) for p in prompts(4)])
+    generate(trial, forgetful)
+    return trial
+
+
+def test_what_was_trimmed_is_listed_and_an_uneven_pair_is_a_caution(tmp_path: Path) -> None:
+    trial = long_talks(tmp_path, {MERGED: ["p1"], RIVAL: ["p3", "p1"]})
+    found = results(trial)
+    note = "the oldest 2 of 5 messages were left out"
+    listed = [(row.prompt, row.model, row.note) for row in found.trimming.rows]
+    assert listed == [("p1", MERGED, note), ("p1", RIVAL, note), ("p3", RIVAL, note)]
+    assert found.as_data()["trimming"]["uneven"] == [
+        {"first": MERGED, "second": RIVAL, "prompts": ["p3"]}
+    ]
+    words = verdict(found)
+    assert any(line.startswith("2 of 4 prompts did not fit a model's context") for line in words)
+    assert any("did not get the same messages of 1 of 4 prompts" in line for line in words)
+    report = html_report(found, ballots(trial)).replace(plotly_file().read_text(), "")
+    assert f"<tr><td>p3</td><td>{RIVAL}</td><td>{note}</td></tr>" in report
+
+
+def test_what_was_trimmed_evenly_or_not_at_all_is_no_caution(tmp_path: Path) -> None:
+    even = results(long_talks(tmp_path / "even", {MERGED: ["p1"], RIVAL: ["p1"]}))
+    assert len(even.trimming.rows) == 2 and even.trimming.uneven == ()
+    assert not any("same messages" in line for line in verdict(even))
+    whole = results(made(tmp_path / "whole", 4))
+    assert whole.trimming.rows == () and not any("context" in line for line in verdict(whole))
+
+
+def test_numbers_below_zero_have_a_true_minus_in_the_report(tmp_path: Path) -> None:
+    trial = made(tmp_path, 20)
+    rate(tmp_path, "Ann", 0.9)
+    found = results(trial)
+    less = replace(found, noise=replace(found.noise, alpha=-0.156))
+    report = html_report(less, ballots(trial)).replace(plotly_file().read_text(), "")
+    assert "<td>−0.16</td>" in report and '<td class="n">−' in report
+    assert not re.search(r"<td[^>]*>-\d", report) and " to -" not in report
 
 
 def test_a_trial_that_must_not_stop_early_waits(tmp_path: Path) -> None:
