@@ -16,8 +16,9 @@ def script(*names: str) -> str:
 
 
 def styles() -> str:
-    """All style sheets."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(WEB.glob("*.css")))
+    """All style sheets, that of every tab before those of one, which may say otherwise."""
+    sheets = sorted(WEB.glob("*.css"), key=lambda path: (path.name != "studio.css", path.name))
+    return "\n".join(path.read_text(encoding="utf-8") for path in sheets)
 
 
 def theme() -> gr.themes.Base:
