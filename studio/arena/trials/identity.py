@@ -34,19 +34,19 @@ _MACHINE = (
     r"(?:virtual|digital|AI) assistant|KI|IA|Sprachmodell|modèle de langage|"
     r"modelo de (?:lenguaje|linguagem)|modello linguistico|taalmodel)"
 )
-# The first person, in the languages that language.py knows by their words.
+# The first person, in the languages that language.py knows by their words; a name may be in bold.
 _I_AM = (
     r"\b(?:I am|I['’]m|my name is|my name['’]s|ich bin|ich hei(?:ß|ss)e|mein Name ist|je suis"
     r"|je m['’]appelle|mon nom est|soy|me llamo|mi nombre es|sono|mi chiamo|il mio nome è"
-    r"|eu sou|chamo-me|me chamo|meu nome é|ik ben|ik heet|mijn naam is)\s+"
+    r"|eu sou|chamo-me|me chamo|meu nome é|ik ben|ik heet|mijn naam is)\s+\**"
 )
-_AM = rf"(?:{_I_AM}|\b(?:I was|call me|this is|as|en tant que)\s+)"
+_AM = rf"(?:{_I_AM}|\b(?:I was|call me|this is|as|en tant que)\s+\**)"
 _AN = r"(?:(?:an?|the|your|eine?|une?|una|uma?|een)\s+)?"
 _MADE = (
     r"\b(?:(?:developed|created|made|trained|built|designed|fine-?tuned)\s+by"
     r"|(?:entwickelt|erstellt|trainiert)\s+von|(?:développée?|créée?|entraînée?)\s+par"
     r"|(?:desarrollad|cread|entrenad|desenvolvid|criad|treinad)[oa]\s+por"
-    r"|(?:sviluppat|creat|addestrat)[oa]\s+da|(?:ontwikkeld|gemaakt|getraind)\s+door)\s+"
+    r"|(?:sviluppat|creat|addestrat)[oa]\s+da|(?:ontwikkeld|gemaakt|getraind)\s+door)\s+\**"
 )
 _I_WAS = (
     r"\b(?:I(?:['’]m| was| am| have been)|j['’]ai été|fui|he sido|sono stat[oa]|ik ben|ik werd)\s+"
@@ -60,7 +60,7 @@ _MY_MAKERS = (
 )
 # From the beginning of a sentence, with no quotation mark before the claim.
 _SENTENCE = r"""(?:^|(?<=[.!?]))[^"“”„«»‘.!?\n]*?(?<!')"""
-_NO_MORE = r"(?=\s*(?:[.!?…]|$)|,\s+(?:how|what|wie|comment|cómo|come|como|hoe)\b)"
+_NO_MORE = r"(?=\**\s*(?:[.!?…]|$)|\**,\s+(?:how|what|wie|comment|cómo|come|como|hoe)\b)"
 
 
 @lru_cache(maxsize=64)
@@ -78,10 +78,10 @@ def _claims(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
         # I am Claude. I'm hermes, how can I help?
         rf"{_SENTENCE}{_I_AM}(?P<name>{alone}){_NO_MORE}",
         # I am Hermes, an AI assistant …
-        rf"{_AM}(?:the\s+)?(?P<name>{words})(?=[\s,—–-]+{_AN}(?:\w+\s+){{0,2}}?{_MACHINE}\b)",
+        rf"{_AM}(?:the\s+)?(?P<name>{words})(?=[\s*,(—–-]+{_AN}(?:\w+\s+){{0,2}}?{_MACHINE}\b)",
         # I'm Claude, made by Anthropic
-        rf"{_AM}(?P<name>{words})(?=[\s,—–-]+{_MADE}(?:{_PLAIN}|{words})(?!\w))",
-        rf"{_AM}(?:{_PLAIN}|{words})[\s,—–-]+{_MADE}{name}",
+        rf"{_AM}(?P<name>{words})(?=[\s*,(—–-]+{_MADE}(?:{_PLAIN}|{words})(?!\w))",
+        rf"{_AM}(?:{_PLAIN}|{words})[\s*,(—–-]+{_MADE}{name}",
         # I am an AI assistant named Hermes
         rf"{_AM}{_AN}(?:\w+\s+){{0,2}}?{_MACHINE}(?:\s+\w+){{0,3}}?\s+(?:named|called|known as"
         rf"|namens|nommée?|appelée?|llamad[oa]|chiamat[oa]|chamad[oa]|genaamd)\s+{name}",
@@ -89,8 +89,8 @@ def _claims(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
         rf"\b{_MACHINE}(?:\s+\w+){{0,6}}?,?\s+{_MADE}(?:the\s+team\s+at\s+)?{name}",
         # I was created by OpenAI; ich wurde von OpenAI entwickelt; my developers at OpenAI
         rf"{_I_WAS}{_MADE}{name}",
-        rf"\bich wurde von\s+(?P<name>{_MAKERS})\b",
-        rf"{_MY_MAKERS}\s+(?:the\s+team\s+at\s+)?(?P<name>{_MAKERS})\b",
+        rf"\bich wurde von\s+\**(?P<name>{_MAKERS})\b",
+        rf"{_MY_MAKERS}\s+\**(?:the\s+team\s+at\s+)?(?P<name>{_MAKERS})\b",
     )
     return tuple(re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns)
 
