@@ -29,6 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "ui": {"errors", "durable", "settings", "merge", "serve", "arena"},
     "app.py": {"errors", "settings", "ui"},
 }
+# The rooms of the arena: each may import those before it, and none behind it.
+ARENA = ("checks", "prompts", "trials", "rating", "outcome")
 # Packages that only these places may import, and packages that these rooms may not.
 ONLY_IN = {"gradio": ("studio/ui/", "app.py"), "vllm": ("studio/serve/plugin/",)}
 NEVER_IN = {
@@ -56,6 +58,13 @@ def imported_names(tree: ast.Module) -> set[str]:
     return names
 
 
+def _is_behind(path: str, module: str) -> bool:
+    """Whether the imported module of the arena lies in a room behind the importing one's."""
+    rooms = [Path(path).parts[2], *module.split(".")[1:2]]
+    places = [ARENA.index(each) for each in rooms if each in ARENA]
+    return len(places) == 2 and places[0] < places[1]
+
+
 def wrong_imports(path: str, names: set[str]) -> list[str]:
     here = room(path)
     if here not in ARROWS:
@@ -69,6 +78,8 @@ def wrong_imports(path: str, names: set[str]) -> list[str]:
             target = rest.partition(".")[0]
             if target in ARROWS and target != here and target not in ARROWS[here]:
                 wrong.append(f"{path}: {here} must not import {target} ({name})")
+            elif here == target == "arena" and _is_behind(path, rest):
+                wrong.append(f"{path}: comes before {rest} in the arena, and must not import it")
         elif top in ONLY_IN and not path.startswith(ONLY_IN[top]):
             wrong.append(f"{path}: {top} belongs in {' or '.join(ONLY_IN[top])} only ({name})")
         elif top in NEVER_IN.get(here, set()):
@@ -124,6 +135,11 @@ BUDGET_FUNCTION = "def fits():\n" + "    x = 1\n" * 49
         ("studio/serve/run.py", "import studio.arena.trials as t", "serve must not import arena"),
         ("studio/arena/run.py", "def f():\n    import studio.merge", "arena must not import merge"),
         ("studio/arena/run.py", "from studio.weights import open", "arena must not import weights"),
+        (
+            "studio/arena/trials/trial.py",
+            "from studio.arena.rating.sheet import Sheet",
+            "comes before arena.rating.sheet",
+        ),
         ("studio/weights/gram.py", "from studio.merge.recipe import Recipe", "import merge"),
         ("studio/merge/run.py", "from studio.settings import Settings", "import settings"),
         ("studio/merge/run.py", "from studio.ui import app", "merge must not import ui"),

@@ -106,7 +106,7 @@ def _design(parsed: argparse.Namespace) -> int:
 def _amend(parsed: argparse.Namespace) -> int:
     import yaml
 
-    from studio.arena.trials.trial import amend
+    from studio.arena.rating.amending import amend
 
     try:
         changes = yaml.safe_load(parsed.changes)

@@ -1,1 +1,1 @@
-"""What a machine can say of an answer: constraints kept or not, and its health."""
+"""What a machine can say of an answer: which constraints it keeps."""

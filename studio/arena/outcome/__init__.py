@@ -1,1 +1,1 @@
-"""What the votes show: evidence, power, strengths, the verdict in words, and reports."""
+"""What a trial shows: evidence, power, strengths, health, the verdict in words, and reports."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from studio.arena.checks.health import Health, health
 from studio.arena.outcome.agreement import Noise, noise
 from studio.arena.outcome.evidence import Evidence, evidence, holm
+from studio.arena.outcome.health import Health, health
 from studio.arena.outcome.power import Plan, plan
 from studio.arena.outcome.regression import (
     Clusters,
@@ -28,11 +28,12 @@ from studio.arena.outcome.regression import (
     wilson,
 )
 from studio.arena.outcome.trimming import Trimming, trimming
+from studio.arena.rating.amending import amendment_words
 from studio.arena.rating.counted import Ballot, ballots, of_pair, tally
 from studio.arena.trials.design import Pair
 from studio.arena.trials.ledger import Ledger
 from studio.arena.trials.schedule import Kind
-from studio.arena.trials.trial import Trial, amendment_words
+from studio.arena.trials.trial import Trial
 
 FEWEST_FOR_FIT = 5
 

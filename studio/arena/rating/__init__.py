@@ -1,1 +1,1 @@
-"""Raters at work: sheets, sittings, ratings.csv, and trials packed to be rated elsewhere."""
+"""Raters at work: sheets, sittings, ratings.csv, amendments, and packs to be rated elsewhere."""

@@ -3,7 +3,7 @@
 A trial compares pairs of models on prompts. One comparison is the primary one; its outcome is the
 trial's verdict, all others are described beside it. The design is written down in TRIAL.yaml,
 fixed and hashed when its answers are begun, and never changed: what may be amended later is kept
-with date and reason beside it (see trial.py).
+with date and reason beside it (see rating/amending.py).
 """
 
 import hashlib

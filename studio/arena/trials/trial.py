@@ -4,7 +4,7 @@ design.json       the design, its hash, the hash of the prompts and of the secre
 prompts.jsonl     the prompts as they were when the trial was fixed
 key.json          the secret seed of sides, order and ids: the owner's, never in a pack
 answers.jsonl     what the models answered (answers.py)
-amendments.jsonl  what was changed later, when and why
+amendments.jsonl  what was changed later, when and why (amending.py)
 ratings.csv, sittings.jsonl, raters.jsonl   see ratings.py and sitting.py
 """
 
@@ -19,14 +19,13 @@ from typing import Any
 
 from studio import __version__
 from studio.arena.prompts.prompt import Prompt, prompt_from_data
-from studio.arena.rating.sitting_log import SittingLog
 from studio.arena.trials import answers as answer_file
 from studio.arena.trials.answers import Answer, AnswerKey, read_answers
 from studio.arena.trials.design import Design
 from studio.arena.trials.design_yaml import design_from_data
 from studio.arena.trials.ledger import Ledger
 from studio.arena.trials.schedule import Item, schedule
-from studio.durable import append, json_line, json_records, locked, now, write_whole
+from studio.durable import json_line, json_records, locked, now, write_whole
 from studio.errors import StudioError, nearest
 
 FIXED, PROMPTS, KEY, AMENDMENTS = "design.json", "prompts.jsonl", "key.json", "amendments.jsonl"
@@ -159,7 +158,7 @@ def open_trial(folder: Path) -> Trial:
             raise StudioError(f"{folder / name}: was changed after the trial was fixed; restore it")
     amendments = json_records(folder / AMENDMENTS)
     for amendment in amendments:
-        design = _amended(design, amendment["changes"])
+        design = amended(design, amendment["changes"])
     whole = hashlib.sha256("".join(wanted).encode()).hexdigest()
     return Trial(folder, design, whole, prompts, tuple(amendments), secret)
 
@@ -174,7 +173,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _amended(design: Design, changes: Mapping[str, Any]) -> Design:
+def amended(design: Design, changes: Mapping[str, Any]) -> Design:
+    """The design with changes made to it; raises StudioError for what may not be changed."""
     for key in changes:
         if key not in AMENDABLE:
             raise StudioError(
@@ -189,47 +189,3 @@ def _typed(design: Design, changes: Mapping[str, Any]) -> dict[str, Any]:
         wanted["exclusions"] = data["exclusions"] | some
     checked = design_from_data({**data, **wanted})
     return {key: getattr(checked, key) for key in changes}
-
-
-def amend(folder: Path, changes: Mapping[str, Any], why: str) -> Trial:
-    """Change what may be changed, and keep what it was, why, when, and after how many votes.
-
-    `changes`: some of exclusions, reveal, stop_early; of the exclusions those that change. Raises
-    StudioError without a reason, and if everything is so already.
-    """
-    if not why.strip():
-        raise StudioError("an amendment needs a reason; say why the design is changed")
-    with locked(folder):
-        trial = open_trial(folder)
-        design = _amended(trial.design, changes)
-        before, after = trial.design.as_data(), design.as_data()
-        changed = [key for key in AMENDABLE if before[key] != after[key]]
-        if not changed:
-            raise StudioError("nothing would change: the design says so already")
-        log = SittingLog(folder)
-        log.catch_up()
-        record = {
-            "when": now(),
-            "why": why.strip(),
-            "votes": len(log.standing),
-            "was": {key: before[key] for key in changed},
-            "changes": {key: after[key] for key in changed},
-        }
-        append(folder / AMENDMENTS, [json_line(record)])
-    return open_trial(folder)
-
-
-def amendment_words(amendment: Mapping[str, Any]) -> str:
-    """What an amendment changed, as `name: before → after`."""
-    was, became = (_flat(amendment[key]) for key in ("was", "changes"))
-    return "; ".join(
-        f"{name.replace('_', ' ')}: {json.dumps(was.get(name))} → {json.dumps(value)}"
-        for name, value in became.items()
-        if was.get(name) != value
-    ).replace('"', "")
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The exclusions beside the other values."""
-    exclusions = {f"leave out {key}": value for key, value in values.get("exclusions", {}).items()}
-    return {key: value for key, value in values.items() if key != "exclusions"} | exclusions

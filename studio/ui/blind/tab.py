@@ -5,8 +5,8 @@ from typing import Any
 
 import gradio as gr
 
+from studio.arena.rating.amending import amend
 from studio.arena.trials.ledger import Ledger
-from studio.arena.trials.trial import amend
 from studio.errors import StudioError
 from studio.ui.access import Access, answers
 from studio.ui.blind.form import Form

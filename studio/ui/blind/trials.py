@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from studio.arena.prompts.prompt import Prompt
+from studio.arena.rating.amending import amendment_words
 from studio.arena.rating.pack import open_pack
 from studio.arena.rating.sheet import PACK, open_sheet
 from studio.arena.trials.answers import missing
 from studio.arena.trials.design import NAME, Design
-from studio.arena.trials.trial import FIXED, Trial, amendment_words, begin, open_trial
+from studio.arena.trials.trial import FIXED, Trial, begin, open_trial
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.ui.access import Access

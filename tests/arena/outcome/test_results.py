@@ -20,6 +20,7 @@ from studio.arena.outcome.report import html_report
 from studio.arena.outcome.results import Results, results
 from studio.arena.outcome.verdict import verdict
 from studio.arena.prompts.prompt import Message
+from studio.arena.rating.amending import amend
 from studio.arena.rating.counted import ballots, tally
 from studio.arena.rating.pack import collect, open_pack, write_pack
 from studio.arena.rating.ratings import FILE, HEADER
@@ -27,7 +28,7 @@ from studio.arena.rating.sitting import Sitting
 from studio.arena.trials.answers import Generated
 from studio.arena.trials.design import Compare, Model
 from studio.arena.trials.generate import Ask, Speaker, generate
-from studio.arena.trials.trial import Trial, amend, fix, open_trial
+from studio.arena.trials.trial import Trial, fix, open_trial
 from studio.errors import StudioError
 from tests.arena.sample_trials import (
     MERGED,

@@ -14,9 +14,9 @@ import pytest
 
 from studio.arena.trials import answers as answer_file
 from studio.arena.trials.answers import Generated, read_answers
-from studio.arena.trials.design import Exclusions, Model, Reveal
+from studio.arena.trials.design import Model
 from studio.arena.trials.generate import Ask, Progress, Speaker, generate, sampling_for, seed_of
-from studio.arena.trials.trial import amend, fix, open_trial
+from studio.arena.trials.trial import fix, open_trial
 from studio.errors import StudioError
 from tests.arena.sample_trials import RIVAL, Parrot, design, known, made, parrot, prompts
 
@@ -216,31 +216,6 @@ def test_what_was_fixed_cannot_be_changed_unseen(
     (tmp_path / file).write_text(text.replace(old, new))
     with pytest.raises(StudioError, match=f"{file}: was changed after the trial was fixed"):
         open_trial(tmp_path)
-
-
-def test_amendments_are_kept_with_reason_and_time(tmp_path: Path) -> None:
-    first = fix(tmp_path, design(), prompts(4))
-    amend(tmp_path, {"reveal": "each"}, "raters asked for it")
-    found = amend(tmp_path, {"exclusions": {"masked": True}}, "too many names")
-    assert found.design.reveal is Reveal.EACH
-    assert found.design.exclusions == Exclusions(masked=True)
-    assert found.hash == first.hash and found.schedule == first.schedule
-    assert [(a["why"], a["votes"]) for a in found.amendments] == [
-        ("raters asked for it", 0),
-        ("too many names", 0),
-    ]
-    assert found.amendments[0]["was"] == {"reveal": "end"}
-    again = amend(
-        tmp_path, {"exclusions": {"faster_than": 2.0}, "reveal": "each"}, "too quick to read"
-    )
-    assert again.design.exclusions == Exclusions(masked=True, faster_than=2.0), "masked stays"
-    assert list(again.amendments[2]["changes"]) == ["exclusions"]
-    with pytest.raises(StudioError, match="nothing would change"):
-        amend(tmp_path, {"reveal": "each"}, "again")
-    with pytest.raises(StudioError, match="alpha: cannot be amended"):
-        amend(tmp_path, {"alpha": 0.01}, "why not")
-    with pytest.raises(StudioError, match="needs a reason"):
-        amend(tmp_path, {"reveal": "end"}, " ")
 
 
 def test_answers_of_another_version_are_refused(tmp_path: Path) -> None:
