@@ -46,7 +46,7 @@ def resolve(template: str | None, folders: Sequence[Path]) -> str | None:
             f'chat_template "{template}" is not known{nearest(template, (AUTO, *names()))}; use '
             f"{AUTO}, {', '.join(names())}, or write the template's Jinja text"
         )
-    _check(template, tokens)
+    check(template, tokens)
     return template
 
 
@@ -95,6 +95,15 @@ def special_tokens(folder: Path) -> dict[str, str]:
     return tokens
 
 
+def check(template: str, tokens: Mapping[str, str]) -> None:
+    """Raise StudioError for a template that fails on a conversation, or leaves the user out."""
+    if EXAMPLE[0]["content"] not in render(template, tokens):
+        raise StudioError(
+            "the chat template does not print the user's message; it must loop over `messages` "
+            "and print each message['content']"
+        )
+
+
 def render(
     template: str,
     tokens: Mapping[str, str],
@@ -121,14 +130,6 @@ def render(
             f"the chat template fails on a conversation of {len(messages)} messages ({error}); "
             "mend it or use one of the studio's templates by name"
         ) from error
-
-
-def _check(template: str, tokens: Mapping[str, str]) -> None:
-    if EXAMPLE[0]["content"] not in render(template, tokens):
-        raise StudioError(
-            "the chat template does not print the user's message; it must loop over `messages` "
-            "and print each message['content']"
-        )
 
 
 def _tokenizer_config(folder: Path) -> dict[str, object]:

@@ -17,9 +17,7 @@ from studio.serve.engine import Completion, Engine, Identity, Prompt
 from studio.serve.sampling import Sampling
 
 FILE = "completions.jsonl"
-AT_A_TIME = (
-    64  # requests under way: vLLM's own limit is 256 and more, what is beyond it waits there
-)
+AT_A_TIME = 64  # requests under way; vLLM takes 256 and more, and lets what is beyond wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,13 +115,8 @@ def choose(name: str, folder: Path | None) -> Format:
 
 
 def edited(template: str, stop: Sequence[str], folder: Path | None) -> Format:
-    """A format that someone wrote; raises StudioError if it cannot be rendered."""
-    text = render(template, _tokens(folder))
-    if chat_template.EXAMPLE[0]["content"] not in text:
-        raise StudioError(
-            "the template does not print the user's message; it must loop over `messages` and "
-            "print each message['content']"
-        )
+    """A format that someone wrote; raises StudioError if it cannot write a conversation."""
+    chat_template.check(template, _tokens(folder))
     return Format(EDITED, template, tuple(stop), "edited here")
 
 

@@ -37,7 +37,7 @@ def make_plan(
         for plan in plans
         if plan.shape.dtype == "float32" and plan.dtype == "bfloat16" and not wish.dtype
     ]
-    notes += [f"{', '.join(labels)}: {note}" for note, labels in _alike(said).items()]
+    notes += [f"{', '.join(labels)}: {note}" for note, labels in _grouped(said).items()]
     if warning := unlike({plan.label: (plan.dtype, str(plan.quantisation)) for plan in plans}):
         notes.append(warning)
     arrangement, chosen, why = _arrange(plans, gpus, wish, length)
@@ -176,7 +176,7 @@ def _why_switch(plans: Sequence[ModelPlan]) -> str:
     return "their shapes differ: going from one to the other is a restart"
 
 
-def _alike(said: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def _grouped(said: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Of each thing that is said, the models it is said of: one line for all of them."""
     found: dict[str, list[str]] = {}
     for label, what in said:
@@ -216,8 +216,8 @@ def _shortage(plans: Sequence[ModelPlan], length: int) -> list[str]:
             f"{size(best.need.capacity)}; {missing}"
         )
         short.append((plan.label, words))
-    says = [f"{', '.join(labels)}: {reason}" for reason, labels in _alike(refused).items()]
-    for reason, labels in _alike(short).items():
+    says = [f"{', '.join(labels)}: {reason}" for reason, labels in _grouped(refused).items()]
+    for reason, labels in _grouped(short).items():
         do = "does" if len(labels) == 1 else "do"
         says.append(f"{', '.join(labels)} {do} not fit: {reason}")
     return says or ["no one way fits all of the models; plan for them one by one"]

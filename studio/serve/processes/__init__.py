@@ -1,1 +1,1 @@
-"""Engines as processes of this machine: started, watched, switched, stopped, found again."""
+"""Engines that the studio keeps: processes of this machine, and servers that run elsewhere."""

@@ -24,10 +24,10 @@ from studio.serve.processes.model_files import check, identity_of, model_files, 
 from studio.serve.processes.neighbours import Borrowed, borrow, neighbours
 from studio.serve.processes.proc_table import belonging, is_alive
 from studio.serve.processes.process import LOG, EngineProcess, claim, found, noted, sweep
+from studio.serve.processes.remote import Remote
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState, Phase
 from studio.serve.processes.vllm_command import Machine
-from studio.serve.remote import Remote
 from studio.weights.download import OnBytes, download
 
 log = logging.getLogger(__name__)

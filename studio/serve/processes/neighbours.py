@@ -16,9 +16,9 @@ from studio.serve.engine import Identity
 from studio.serve.processes.model_files import ModelFiles, identity_of
 from studio.serve.processes.proc_table import is_alive
 from studio.serve.processes.process import EngineProcess, found, noted
+from studio.serve.processes.remote import model_there
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.vllm_command import SERVED_NAME
-from studio.serve.remote import model_there
 from studio.serve.sampling import Sampling
 from studio.weights.strict_json import read_object
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from studio.errors import StudioError
-from studio.serve import remote
 from studio.serve.embedded.drawing import next_token
 from studio.serve.engine import Completion, Identity, Piece, Prompt
 from studio.serve.probe import probe
+from studio.serve.processes import remote
 from studio.serve.processes.board import Board
 from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.process import free_port
