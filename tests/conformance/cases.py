@@ -21,13 +21,23 @@ NORM = "model.layers.2.input_layernorm.weight"
 class Case:
     """One recipe on its sources; the first source is the base of the result.
 
-    `rounds_sources`: the recipe's dtype does not hold the sources' values, which mergekit rounds to
-    it at load, and this project does not.
+    `loaded_as`: the recipe's dtype where it does not hold the sources' values. mergekit rounds them
+    to it at load; this project mixes them as they are in the file.
     """
 
     sources: Mapping[str, Options]
     stages: Sequence[Data]
-    rounds_sources: bool = False
+    loaded_as: str | None = None
+
+    @property
+    def loaded(self) -> Mapping[str, Options]:
+        """The sources as mergekit sees them: those that it rounds at load, rounded."""
+        if self.loaded_as is None:
+            return self.sources
+        return {
+            name: dict(options) | {"through": options["dtype"], "dtype": self.loaded_as}
+            for name, options in self.sources.items()
+        }
 
     def documents(self, folders: Mapping[str, str]) -> list[Data]:
         """The stages with the sources' folders in place of their names."""
@@ -40,11 +50,6 @@ class Case:
             return folders.get(value, value) if key in ("model", "base_model") else value
 
         return [located(stage) for stage in self.stages]
-
-    @property
-    def methods(self) -> set[str]:
-        """The methods of the stages."""
-        return {str(stage["merge_method"]) for stage in self.stages}
 
 
 def stage(base: str, other: str, t: Any, name: str | None = None, **more: Any) -> Data:
@@ -308,9 +313,9 @@ BFLOAT16 = {
     "house, .bin": Case(sources(0.1, format="bin"), house(BF16)),
     "house, large": Case(sources(0.1, **WIDE), house(BF16)),
     "house, float16 sources": Case(sources(0.1, dtype=F16, through=BF16), house(BF16)),
-    "house, float16 sources that bfloat16 does not hold": Case(
-        sources(0.1, dtype=F16), house(BF16), rounds_sources=True
-    ),
+    "house, rounded from float16": Case(sources(0.1, dtype=F16), house(BF16), BF16),
+    "house, rounded from float32": Case(sources(0.1, dtype=F32), house(BF16), BF16),
+    "house, far apart, rounded from float32": Case(sources(dtype=F32), house(BF16), BF16),
     "house, no dtype given": Case(sources(0.1), house()),
     "filters": Case(sources(count=2, layers=12), [stage("A", "B", filters(), dtype=BF16)]),
     "out_dtype": Case(
@@ -330,6 +335,7 @@ FLOAT16 = {
     "house, one source bfloat16": Case(
         with_extra(sources(0.1, dtype=F16), "B", dtype=BF16), house(F16)
     ),
+    "house, rounded from float32": Case(sources(0.1, dtype=F32), house(F16), F16),
     "linear": Case(sources(0.1, dtype=F16), [linear({"A": 0.5, "B": 0.3, "C": 0.4}, dtype=F16)]),
     "mistral": Case(sources(0.1, arch="mistral", dtype=F16), house(F16)),
 }

@@ -33,12 +33,17 @@ FIGURES: dict[str, tuple[float, str]] = {}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case: its recipe and the folders that both programs wrote."""
+    """One case: its recipe and the folders that both programs wrote.
+
+    `ours_as_loaded`: what the engine makes of the sources as mergekit loads them, rounded; `ours`
+    where it does not round them.
+    """
 
     title: str
     case: Case
     recipe: str
     ours: Path
+    ours_as_loaded: Path
     theirs: Path
 
     @property
@@ -129,6 +134,11 @@ class ToyFolders:
             self.known[key] = write_toy(self.home / f"toy-{len(self.known)}", options)
         return self.known[key]
 
+    def recipe(self, case: Case, sources: Mapping[str, Mapping[str, Any]]) -> str:
+        """The case's recipe on these sources."""
+        folders = {name: str(self.folder(options)) for name, options in sources.items()}
+        return recipe_text(case.documents(folders))
+
 
 def toy(options: Mapping[str, Any]) -> Toy:
     sizes = {k: v for k, v in options.items() if k in ("hidden_size", "vocab_size")}
@@ -146,11 +156,13 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     toys = ToyFolders(home)
     made: dict[str, Outcome] = {}
     for number, (title, case) in enumerate((CASES | OWN_CASES).items()):
-        folders = {source: str(toys.folder(options)) for source, options in case.sources.items()}
         out = home / f"case-{number}"
         out.mkdir()
-        recipe = recipe_text(case.documents(folders))
-        made[title] = Outcome(title, case, recipe, out / "studio", out / "mergekit")
+        ours = as_loaded = out / "studio"
+        recipe = toys.recipe(case, case.sources)
+        if case.loaded_as:
+            as_loaded = run_engine(toys.recipe(case, case.loaded), out / "studio-as-loaded")
+        made[title] = Outcome(title, case, recipe, ours, as_loaded, out / "mergekit")
     recipes = {made[title].theirs: made[title].recipe for title in CASES}
     recipes |= {made[t].redone: dump_recipe(load_recipe(made[t].recipe)) for t in CASES}
     merge_with_mergekit(home / "jobs.json", recipes)

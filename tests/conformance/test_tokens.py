@@ -27,7 +27,7 @@ from tests.conformance.conftest import (
     recipe_text,
     run_engine,
 )
-from tests.conformance.test_agreement import LOOSE_BAR, relative_error
+from tests.conformance.test_agreement import BARS, relative_error
 
 pytestmark = pytest.mark.timeout(400)  # the first test runs every merge
 
@@ -155,8 +155,9 @@ def test_every_tokens_row_is_mergekits(pairs: dict[str, Pair], title: str) -> No
             found = found[[vocabulary(pair.ours)[token] for token in tokens]]
             expected = expected[[vocabulary(pair.theirs)[token] for token in tokens]]
         error = relative_error(flat(found), flat(expected))
-        bar = 1e-3 if title == "float16" else LOOSE_BAR
-        note_figure(f"by token, {'float16' if title == 'float16' else F32}", error, title, name)
+        dtype = "float16" if title == "float16" else F32
+        bar = BARS[dtype][0]
+        note_figure(f"by token, {dtype}", error, title, name)
         assert error <= bar, name
         if name in TABLES:  # a few rows must not drown in the many
             rows = (found.double() - expected.double()).norm(dim=1) / expected.double().norm(dim=1)
