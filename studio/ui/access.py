@@ -14,7 +14,10 @@ from studio.settings import Settings
 
 MISTAKE = "the studio made a mistake here; its log on the server tells more"
 log = logging.getLogger(__name__)
-Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
+Request = Mapping[str, Any]
+"""What a page sends: named values, the visitor's `token` among them, if they have one."""
+Answer = dict[str, Any]
+Handler = Callable[[Request], Answer]
 
 
 class Access:
@@ -29,17 +32,18 @@ class Access:
         self._open = settings.is_open
         self._token = settings.owner_token
 
-    def is_owner(self, token: object) -> bool:
-        """Whether the one who sent `token` is the owner; anything but the right text is not."""
+    def is_owner(self, request: Request) -> bool:
+        """Whether it is the owner who asks; a token that is anything but the right text is not."""
         if self._open:
             return True
+        token = request.get("token")
         if self._token is None or not isinstance(token, str):
             return False
         return hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
 
-    def require_owner(self, token: object, what: str) -> None:
-        """Raise StudioError unless `token` is the owner's; `what` begins the sentence."""
-        if self.is_owner(token):
+    def require_owner(self, request: Request, what: str) -> None:
+        """Raise StudioError unless it is the owner who asks; `what` begins the sentence."""
+        if self.is_owner(request):
             return
         if self._token is None:
             raise StudioError(
@@ -48,19 +52,21 @@ class Access:
             )
         raise StudioError(f"{what} is for the owner of this studio: enter the owner token")
 
-    def require_rater(self, token: object, *, is_open: bool) -> None:
-        """Raise StudioError unless `token` may rate a trial: the owner always, others where the
-        owner has opened it (`is_open`)."""
-        if not is_open and not self.is_owner(token):
+    def require_rater(self, request: Request, *, is_open: bool) -> None:
+        """Raise StudioError unless the one who asks may rate a trial: the owner always, others
+        where the owner has opened it (`is_open`)."""
+        if not is_open and not self.is_owner(request):
             raise StudioError("this trial is not open: its owner has to open it for raters")
 
-    def describe(self, token: object) -> dict[str, Any]:
-        """What the page shows of all this: `owner`, `open` and `token_set`."""
+    def who(self, request: Request) -> Answer:
+        """What the page shows of who asks: `owner`, `open`, `token_set`, and whether the token that
+        was sent is `wrong`."""
+        is_owner = self.is_owner(request)
         return {
-            "owner": self.is_owner(token),
+            "owner": is_owner,
             "open": self._open,
             "token_set": self._token is not None,
-            "wrong": bool(token) and not self.is_owner(token),
+            "wrong": bool(request.get("token")) and not is_owner,
         }
 
 
@@ -89,5 +95,5 @@ def answers(handler: Handler) -> Callable[[Any], Response]:
     return answer
 
 
-def _json(answer: dict[str, Any]) -> Response:
+def _json(answer: Answer) -> Response:
     return Response(orjson.dumps(answer), media_type="application/json")

@@ -1,31 +1,45 @@
-"""How a page is begun and launched, whatever is on it."""
+"""How a page is begun, put together of parts, and launched, whatever is on it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio import __version__
 from studio.errors import StudioError
 from studio.settings import Settings
-from studio.ui.access import Access, answers
+from studio.ui.access import Access, Answer, Handler, answers
 from studio.ui.assets import asset_routes
 from studio.ui.gate import Gate
 from studio.ui.theme import WEB, script, styles, theme
 
+OPENING = '<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>'
 
-def head(access: Access) -> gr.HTML:
-    """The head of the page: its name, and who is looking."""
 
-    def who(request: Any) -> dict[str, Any]:
-        return access.describe(request.get("token"))
+def head(access: Access) -> None:
+    """Begin the page with its name, and who is looking."""
+    template = '<header class="ms-head"></header>'
+    part("head", {}, ("dom.js", "head.js"), (access.who,), template)
 
-    return gr.HTML(
-        value={"version": __version__},
-        html_template='<header class="ms-head"></header>',
-        js_on_load=script("dom.js", "head.js"),
-        server_functions=[answers(who)],
-        elem_id="head",
+
+def part(
+    name: str,
+    value: Answer,
+    scripts: Sequence[str],
+    handlers: Sequence[Handler],
+    template: str = OPENING,
+) -> None:
+    """Put a part of the page into the block at hand: an element `name`, which the scripts fill.
+
+    `value`: what they know from the start; `handlers`: what they can ask, each by its own name.
+    """
+    # Not a subclass: Gradio writes a .pyi file beside the module of each class of components.
+    gr.HTML(
+        value=value,
+        html_template=template,
+        js_on_load=script(*scripts),
+        server_functions=[answers(handler) for handler in handlers],
+        elem_id=name,
         apply_default_css=False,
     )
 

@@ -37,25 +37,25 @@ OWNED = Settings(host="0.0.0.0", owner_token=TOKEN)
     ],
 )
 def test_owner_is_who_may_be(settings: Settings, token: object, owner: bool) -> None:
-    access = Access(settings)
-    assert access.is_owner(token) is owner
-    assert access.describe(token)["owner"] is owner
+    access, request = Access(settings), {"token": token}
+    assert access.is_owner(request) is owner
+    assert access.who(request)["owner"] is owner
     if owner:
-        access.require_owner(token, "merging")
+        access.require_owner(request, "merging")
     else:
         with pytest.raises(StudioError, match="^merging is "):
-            access.require_owner(token, "merging")
+            access.require_owner(request, "merging")
 
 
 def test_refusal_says_how_to_mend_it() -> None:
     with pytest.raises(StudioError, match="start it with STUDIO_OWNER_TOKEN"):
-        Access(CLOSED).require_owner(None, "merging")
+        Access(CLOSED).require_owner({}, "merging")
     with pytest.raises(StudioError, match="enter the owner token"):
-        Access(OWNED).require_owner("wrong", "merging")
+        Access(OWNED).require_owner({"token": "wrong"}, "merging")
 
 
 def test_description_never_holds_the_token() -> None:
-    assert TOKEN not in str(Access(OWNED).describe(TOKEN))
+    assert TOKEN not in str(Access(OWNED).who({"token": TOKEN}))
     assert TOKEN not in repr(OWNED)
 
 

@@ -3,21 +3,18 @@ is on which side: texts, sides and ids come from the sitting, and this module ad
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from studio.arena.checks.constraints import check
 from studio.arena.rating.sheet import open_sheet
 from studio.arena.rating.sitting import BlindItem, Sitting
 from studio.arena.rating.sitting_log import SittingLog
 from studio.errors import StudioError
+from studio.ui.access import Answer, Request
 from studio.ui.blind.raters import Raters
 from studio.ui.blind.trials import Trials
 
 MOST_SITTINGS = 200
-Request = Mapping[str, Any]
-Answer = dict[str, Any]
 
 
 class RatingDesk:
@@ -30,7 +27,7 @@ class RatingDesk:
 
     def join(self, request: Request) -> Answer:
         """Begin as a rater: a name, or none, gives a code that the browser keeps."""
-        self._trials.for_rater(request.get("trial"), request.get("token"))
+        self._trials.for_rater(request)
         name, code = self._raters.join(request.get("name", ""))
         return {"rater": name, "code": code}
 
@@ -100,7 +97,7 @@ class RatingDesk:
         return answer
 
     def _sitting(self, request: Request) -> Sitting:
-        folder = self._trials.for_rater(request.get("trial"), request.get("token"))
+        folder = self._trials.for_rater(request)
         key = (folder, self._raters.who(request.get("code")))
         with self._lock:
             if key not in self._sittings:

@@ -1,9 +1,7 @@
 """Results for the owner's page: numbers for charts and tables, the verdict in words, and files."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from studio.arena.outcome.charts import charts
 from studio.arena.outcome.export import card_paragraph, insert_in_card, votes_csv
@@ -17,13 +15,10 @@ from studio.arena.rating.sheet import PACK
 from studio.arena.rating.sitting import Sitting
 from studio.arena.trials.trial import Trial
 from studio.errors import StudioError
-from studio.ui.access import Access
+from studio.ui.access import Access, Answer, Request
 from studio.ui.blind.raters import Raters
 from studio.ui.blind.trials import Trials
 from studio.ui.finished import results_in
-
-Request = Mapping[str, Any]
-Answer = dict[str, Any]
 
 
 class ReadingDesk:
@@ -35,7 +30,7 @@ class ReadingDesk:
     def results(self, request: Request) -> Answer:
         """Everything the report shows; or, where the reader's own rating is not done, only how
         much of it is left, until `anyway` is true: who knows the score rates differently."""
-        self._access.require_owner(request.get("token"), "reading results")
+        self._access.require_owner(request, "reading results")
         trial = self._trials.trial(request.get("trial"))
         left = self._left(trial.folder, request.get("code"))
         if left and request.get("anyway") is not True:
@@ -53,7 +48,7 @@ class ReadingDesk:
     def download(self, request: Request) -> Answer:
         """A file: "ratings" (every vote as stored; of a pack those that stand), "votes" (those that
         count), or "report"."""
-        self._access.require_owner(request.get("token"), "downloading")
+        self._access.require_owner(request, "downloading")
         folder, what = self._trials.path(request.get("trial")), request.get("what")
         if what == "ratings" and (folder / PACK).exists():
             return {"file": FILE, "text": pack_votes(folder), "type": "text/csv"}
@@ -73,7 +68,7 @@ class ReadingDesk:
 
     def into_card(self, request: Request) -> Answer:
         """Put the result's paragraph into the model card of a finished merge that was compared."""
-        self._access.require_owner(request.get("token"), "writing into a model card")
+        self._access.require_owner(request, "writing into a model card")
         trial, name = self._trials.trial(request.get("trial")), request.get("merge")
         compared = self._compared(trial)
         if name not in compared:

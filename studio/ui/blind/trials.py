@@ -17,7 +17,7 @@ from studio.arena.trials.design import NAME, Design
 from studio.arena.trials.trial import FIXED, Trial, begin, open_trial
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
-from studio.ui.access import Access
+from studio.ui.access import Access, Request
 
 OPEN = "open.json"
 OURS = ("vllm", "embedded")  # the engines that are started here
@@ -71,13 +71,14 @@ class Trials:
             )
         return open_trial(folder)
 
-    def for_rater(self, name: object, token: object) -> Path:
-        """The folder of a trial that the sender may rate; raises StudioError otherwise.
+    def for_rater(self, request: Request) -> Path:
+        """The folder of the `trial` asked for, if whoever asks may rate it.
 
-        Whoever may not rate it does not learn whether it exists.
+        Raises StudioError otherwise: whoever may not rate it does not learn whether it exists.
         """
+        name = request.get("trial")
         known = isinstance(name, str) and NAME.fullmatch(name)
-        self._access.require_rater(token, is_open=bool(known) and self.is_open(str(name)))
+        self._access.require_rater(request, is_open=bool(known) and self.is_open(str(name)))
         return self.path(name)
 
     def is_open(self, name: str) -> bool:
@@ -119,11 +120,11 @@ class Trials:
             except StudioError as error:
                 raise StudioError(str(error).replace(str(file), "this file")) from error
 
-    def standings(self, token: object) -> list[Standing]:
-        """The trials the sender may see, by name: the owner all, others those that are open."""
+    def standings(self, request: Request) -> list[Standing]:
+        """The trials that whoever asks may see, by name: all for the owner, else the open ones."""
         if not self.folder.is_dir():
             return []
-        is_owner = self._access.is_owner(token)
+        is_owner = self._access.is_owner(request)
         names = sorted(
             path.name
             for path in self.folder.iterdir()

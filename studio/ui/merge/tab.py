@@ -1,25 +1,21 @@
 """The Merge tab: a recipe to tune, its charts, and the merge under way."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
-
-import gradio as gr
 
 from studio.errors import StudioError
 from studio.merge.methods import METHODS
 from studio.merge.recipe import Recipe
 from studio.merge.recipe_files.recipe_dump import dump_recipe
 from studio.merge.recipe_files.recipe_yaml import load_recipe
-from studio.ui.access import Access, answers
+from studio.ui.access import Access, Answer, Request
 from studio.ui.background import Job
 from studio.ui.finished import read_report, results_in
+from studio.ui.launch import part
 from studio.ui.merge.jobs import MergeJobs
 from studio.ui.merge.library import Library
 from studio.ui.merge.presets import presets, refuse_strange_models
 from studio.ui.merge.recipe_json import recipe_from_json, recipe_to_json
 from studio.ui.merge.tuning import Tuner
-from studio.ui.theme import script
 
 LONGEST_RECIPE = 200_000
 LONGEST_BASE = 1000
@@ -27,8 +23,6 @@ SCRIPTS = (
     "dom.js", "rules.js", "recipes.js", "curve.js", "plot.js", "figures.js", "results.js",
     "lines.js", "stage.js", "editor.js", "graph.js", "merge.js", "library.js", "work.js", "tab.js",
 )  # fmt: skip
-Request = Mapping[str, Any]
-Answer = dict[str, Any]
 
 
 class MergeDesk:
@@ -53,12 +47,12 @@ class MergeDesk:
 
     def measure(self, request: Request) -> Answer:
         """Begin to measure the sources exactly, in the background."""
-        self.access.require_owner(request.get("token"), "measuring")
+        self.access.require_owner(request, "measuring")
         return self.tuner.measure(self._recipe(request), self._base(request))
 
     def cancel_measuring(self, request: Request) -> Answer:
         """Cancel that for everyone; what was kept before stays kept."""
-        self.access.require_owner(request.get("token"), "cancelling")
+        self.access.require_owner(request, "cancelling")
         return self.tuner.cancel(self._recipe(request), self._base(request))
 
     def read_yaml(self, request: Request) -> Answer:
@@ -76,17 +70,17 @@ class MergeDesk:
 
     def library(self, request: Request) -> Answer:
         """What the owner has saved."""
-        self.access.require_owner(request.get("token"), "the library")
+        self.access.require_owner(request, "the library")
         return {"entries": [asdict(entry) for entry in self.kept.entries()]}
 
     def open_recipe(self, request: Request) -> Answer:
         """A saved recipe, for the page."""
-        self.access.require_owner(request.get("token"), "the library")
+        self.access.require_owner(request, "the library")
         return {"recipe": recipe_to_json(self.kept.open(request.get("name")))}
 
     def save_recipe(self, request: Request) -> Answer:
         """Save a recipe; `exists` if the name is taken and the page did not say to replace it."""
-        self.access.require_owner(request.get("token"), "saving")
+        self.access.require_owner(request, "saving")
         try:
             self.kept.save(
                 request.get("name"),
@@ -100,33 +94,32 @@ class MergeDesk:
 
     def delete_recipe(self, request: Request) -> Answer:
         """Delete a saved recipe."""
-        self.access.require_owner(request.get("token"), "deleting")
+        self.access.require_owner(request, "deleting")
         self.kept.delete(request.get("name"))
         return self.library(request)
 
     def check_merge(self, request: Request) -> Answer:
         """The preflight check, in a process of its own."""
-        self.access.require_owner(request.get("token"), "checking")
+        self.access.require_owner(request, "checking")
         return self.jobs.check(dump_recipe(self._recipe(request)), request.get("name"))
 
     def start_merge(self, request: Request) -> Answer:
         """Start the merge."""
-        self.access.require_owner(request.get("token"), "merging")
+        self.access.require_owner(request, "merging")
         job = self.jobs.start(dump_recipe(self._recipe(request)), request.get("name"))
         return self._state(job, is_owner=True)
 
     def cancel_merge(self, request: Request) -> Answer:
         """Cancel the merge that the page shows."""
-        self.access.require_owner(request.get("token"), "cancelling")
+        self.access.require_owner(request, "cancelling")
         if request.get("number") == self.jobs.snapshot().number:
             self.jobs.cancel()
         return self._state(self.jobs.snapshot(), is_owner=True)
 
     def state(self, request: Request) -> Answer:
         """How the latest merge stands, who is looking, and for the owner what has been made."""
-        token = request.get("token")
-        state = self._state(self.jobs.snapshot(), self.access.is_owner(token))
-        return {"access": self.access.describe(token), **state}
+        state = self._state(self.jobs.snapshot(), self.access.is_owner(request))
+        return {"access": self.access.who(request), **state}
 
     def _recipe(self, request: Request) -> Recipe:
         recipe = recipe_from_json(request.get("recipe"))
@@ -141,12 +134,12 @@ class MergeDesk:
         if not isinstance(base, str) or not 0 < len(base) <= LONGEST_BASE:
             raise StudioError(f"a base model is a name of at most {LONGEST_BASE} characters")
         known = {preset.base for preset in self.presets.values()}
-        if base not in known and not self.access.is_owner(request.get("token")):
+        if base not in known and not self.access.is_owner(request):
             raise StudioError(f"{base}: enter the owner token to use other base models")
         return base
 
     def _may_use(self, recipe: Recipe, request: Request) -> None:
-        if not self.access.is_owner(request.get("token")):
+        if not self.access.is_owner(request):
             refuse_strange_models(recipe, self.presets)
 
     def _state(self, job: Job, is_owner: bool) -> Answer:
@@ -192,7 +185,7 @@ def describe_methods() -> Answer:
     }
 
 
-def merge_tab(desk: MergeDesk) -> gr.HTML:
+def merge_tab(desk: MergeDesk) -> None:
     """The tab's one component; its value tells the page what recipes there are."""
     handlers = (
         desk.preview, desk.tensors, desk.measure, desk.cancel_measuring, desk.read_yaml,
@@ -209,12 +202,4 @@ def merge_tab(desk: MergeDesk) -> gr.HTML:
         }
         for name, preset in desk.presets.items()
     ]
-    # Not a subclass: Gradio writes a .pyi file beside the module of each class of components.
-    return gr.HTML(
-        value={"presets": shipped, "methods": describe_methods()},
-        html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
-        js_on_load=script(*SCRIPTS),
-        server_functions=[answers(handler) for handler in handlers],
-        elem_id="merge-tab",
-        apply_default_css=False,
-    )
+    part("merge-tab", {"presets": shipped, "methods": describe_methods()}, SCRIPTS, handlers)

@@ -1,10 +1,7 @@
 """The Serve tab: models, the plan, the engines, and a small chat to try one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import gradio as gr
 
 from studio.errors import StudioError
 from studio.merge.recipe import Recipe
@@ -14,21 +11,19 @@ from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.machine import default_engine, has_vllm
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState
-from studio.ui.access import Access, answers
+from studio.ui.access import Access, Answer, Request
 from studio.ui.finished import results_in
+from studio.ui.launch import part
 from studio.ui.merge.recipe_json import recipe_from_json
 from studio.ui.serve.models import MOST_ADDED, offered
 from studio.ui.serve.plans import names_in, plan_answer, plan_of, specs_of
 from studio.ui.serve.try_desk import TryDesk
-from studio.ui.theme import script
 
 MOST_LINES = 400
 SCRIPTS = (
     "dom.js", "serve_models.js", "serve_plan.js", "serve_engines.js", "serve_sampling.js",
     "serve_format.js", "serve_chat.js", "serve.js",
 )  # fmt: skip
-Request = Mapping[str, Any]
-Answer = dict[str, Any]
 
 
 class ServeDesk:
@@ -43,9 +38,8 @@ class ServeDesk:
 
     def engines(self, request: Request) -> Answer:
         """Every engine as it stands; of the one named in `log`, the last lines of its log."""
-        token = request.get("token")
-        access = self.access.describe(token)
-        if not self.access.is_owner(token):
+        access = self.access.who(request)
+        if not self.access.is_owner(request):
             return {"access": access, "engines": []}
         engines = [state.as_data() for state in self.fleet.snapshot()]
         shown = str(request.get("log"))
@@ -62,7 +56,7 @@ class ServeDesk:
 
     def models(self, request: Request) -> Answer:
         """The models to choose from: sources of the page's recipe, merges, and those added."""
-        self._owner(request, "serving")
+        self.access.require_owner(request, "serving")
         added = request.get("added", [])
         if not isinstance(added, list) or not all(isinstance(each, str) for each in added):
             raise StudioError("the added models must be a list of names")
@@ -72,12 +66,12 @@ class ServeDesk:
 
     def plan(self, request: Request) -> Answer:
         """The plan for the chosen models."""
-        self._owner(request, "planning")
+        self.access.require_owner(request, "planning")
         return plan_answer(request)
 
     def start(self, request: Request) -> Answer:
         """Start what the plan says: all its models, or those named in `only`."""
-        self._owner(request, "serving")
+        self.access.require_owner(request, "serving")
         engine = request.get("engine")
         if engine not in ("vllm", "embedded"):
             raise StudioError(f"there is no engine {engine!r}; use vllm or embedded")
@@ -94,7 +88,7 @@ class ServeDesk:
 
     def attach(self, request: Request) -> Answer:
         """Attach to a server that runs elsewhere."""
-        self._owner(request, "serving")
+        self.access.require_owner(request, "serving")
         url, model, label, key = (
             str(request.get(name) or "").strip() for name in ("url", "model", "label", "key")
         )
@@ -103,7 +97,7 @@ class ServeDesk:
 
     def act(self, request: Request) -> Answer:
         """Stop, restart or forget an engine, or switch it to another model."""
-        self._owner(request, "serving")
+        self.access.require_owner(request, "serving")
         name, action = str(request.get("id")), request.get("action")
         if action == "switch":
             (model,) = names_in([request.get("model")])
@@ -113,9 +107,6 @@ class ServeDesk:
         else:
             raise StudioError(f"{action!r} cannot be done to an engine")
         return {}
-
-    def _owner(self, request: Request, what: str) -> None:
-        self.access.require_owner(request.get("token"), what)
 
 
 def _held(states: Sequence[EngineState]) -> dict[str, tuple[str, str]]:
@@ -135,18 +126,11 @@ def _draft(request: Request) -> Recipe | None:
         return None
 
 
-def serve_tab(desk: ServeDesk, trying: TryDesk) -> gr.HTML:
+def serve_tab(desk: ServeDesk, trying: TryDesk) -> None:
     """The tab's one component."""
     handlers = (
         desk.engines, desk.models, desk.plan, desk.start, desk.attach, desk.act,
         trying.read_chat, trying.say, trying.stop_answer, trying.clear_chat, trying.show_prompt,
         trying.keep_format, trying.sampling, trying.keep_preset,
     )  # fmt: skip
-    return gr.HTML(
-        value={},
-        html_template='<div class="ms" aria-busy="true"><p class="ms-wait">Opening …</p></div>',
-        js_on_load=script(*SCRIPTS),
-        server_functions=[answers(handler) for handler in handlers],
-        elem_id="serve-tab",
-        apply_default_css=False,
-    )
+    part("serve-tab", {}, SCRIPTS, handlers)

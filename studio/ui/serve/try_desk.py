@@ -1,8 +1,6 @@
 """Trying a model: its prompt format, the sampling, and a small conversation with it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from studio.errors import StudioError
 from studio.serve.formats import (
@@ -19,13 +17,11 @@ from studio.serve.kept import Formats, Presets
 from studio.serve.planning.models import config_folder
 from studio.serve.processes.fleet import Fleet
 from studio.serve.sampling import PRESETS, RANGES, Sampling
-from studio.ui.access import Access
+from studio.ui.access import Access, Answer, Request
 from studio.ui.serve.chats import Chats, Turn
 from studio.ui.serve.models import format_data
 
 LONGEST_TEMPLATE = 50_000
-Request = Mapping[str, Any]
-Answer = dict[str, Any]
 
 
 class TryDesk:
@@ -37,7 +33,7 @@ class TryDesk:
 
     def read_chat(self, request: Request) -> Answer:
         """The conversation with the engine `id`; only its version if the page has that one."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         state = self.chats.state(_text(request, "id"))
         if state["version"] == request.get("version"):
             return {"version": state["version"]}
@@ -45,7 +41,7 @@ class TryDesk:
 
     def say(self, request: Request) -> Answer:
         """Send a message, or with an empty one ask again, and begin to answer."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         name = _text(request, "id")
         model = self.fleet.state(name).spec.model
         folder = _folder(model)
@@ -65,19 +61,19 @@ class TryDesk:
 
     def stop_answer(self, request: Request) -> Answer:
         """End the answer under way."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         self.chats.stop(_text(request, "id"))
         return {}
 
     def clear_chat(self, request: Request) -> Answer:
         """Forget the conversation."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         self.chats.clear(_text(request, "id"))
         return self.chats.state(_text(request, "id"))
 
     def show_prompt(self, request: Request) -> Answer:
         """The format of a model and a conversation written in it, as it would be sent."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         model = _text(request, "model")
         folder = _folder(model)
         used = self._format(request, model, folder)
@@ -95,7 +91,7 @@ class TryDesk:
 
     def keep_format(self, request: Request) -> Answer:
         """Keep an edited format for a model, or with `forget` go back to what was found."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         model = _text(request, "model")
         kept = None if request.get("forget") else self._format(request, model, _folder(model))
         self.formats.save(model, kept)
@@ -103,7 +99,7 @@ class TryDesk:
 
     def sampling(self, request: Request) -> Answer:
         """The presets, the studio's and the user's, and the range of each parameter."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         return {
             "presets": {name: each.as_data() for name, each in self.presets.all().items()},
             "shipped": list(PRESETS),
@@ -113,15 +109,12 @@ class TryDesk:
 
     def keep_preset(self, request: Request) -> Answer:
         """Keep a sampling under a name, or with `forget` drop it."""
-        self._owner(request)
+        self.access.require_owner(request, "trying a model")
         if request.get("forget"):
             self.presets.forget(request.get("name"))
         else:
             self.presets.save(request.get("name"), request.get("sampling"))
         return self.sampling(request)
-
-    def _owner(self, request: Request) -> None:
-        self.access.require_owner(request.get("token"), "trying a model")
 
     def _format(self, request: Request, model: str, folder: Path | None) -> Format:
         """The format that the page asks for: by name, edited, or "" for the model's."""

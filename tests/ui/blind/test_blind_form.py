@@ -181,7 +181,7 @@ def test_upload_of_the_same_name_replaces_and_says_so(form: Form) -> None:
 def test_trial_is_created_once_and_within_its_budget(form: Form, tmp_path: Path) -> None:
     trials = Trials(tmp_path / "trials", Access(Settings()))
     trials.create(*form.design(FILLED))
-    (standing,) = trials.standings(None)
+    (standing,) = trials.standings({})
     assert (standing.name, standing.answers, standing.needed) == ("t1", 0, 48)
     assert not standing.is_ready
     with pytest.raises(StudioError, match='a trial named "t1" exists'):
@@ -189,7 +189,7 @@ def test_trial_is_created_once_and_within_its_budget(form: Form, tmp_path: Path)
     with pytest.raises(StudioError, match="has 0 of its error budget of 0.05 left"):
         trials.create(*form.design({**FILLED, "name": "t2"}))  # the budget of 5 % is spent
     trials.create(*form.design({**FILLED, "name": "t2", "alpha": 0}))
-    assert [standing.name for standing in trials.standings(None)] == ["t1", "t2"]
+    assert [standing.name for standing in trials.standings({})] == ["t1", "t2"]
 
 
 def test_trial_that_was_tampered_with_is_shown_with_its_problem(form: Form, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_trial_that_was_tampered_with_is_shown_with_its_problem(form: Form, tmp_
     trials.create(*form.design(FILLED))
     fixed = tmp_path / "trials" / "t1" / "design.json"
     fixed.write_text(fixed.read_text().replace('"draws": 3', '"draws": 4'))
-    (standing,) = trials.standings(None)
+    (standing,) = trials.standings({})
     assert not standing.is_ready and "was changed after the trial was fixed" in standing.problem
 
 

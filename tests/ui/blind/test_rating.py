@@ -147,12 +147,12 @@ def test_vote_counts_once_and_only_for_its_rater(trials: Trials, desk: RatingDes
 def test_trial_is_for_its_owner_until_it_is_opened(trials: Trials, desk: RatingDesk) -> None:
     canned_trial(trials.folder, "t1")
     stranger = {"trial": "t1", "name": ""}
-    assert trials.standings(None) == []
+    assert trials.standings({}) == []
     for name in ("t1", "missing"):
         with pytest.raises(StudioError, match="this trial is not open"):
             desk.join({**stranger, "trial": name})
     trials.set_open("t1", True)
-    assert [standing.name for standing in trials.standings(None)] == ["t1"]
+    assert [standing.name for standing in trials.standings({})] == ["t1"]
     code = desk.join(stranger)["code"]
     assert desk.item({"trial": "t1", "code": code})["total"] == 6
     trials.set_open("t1", False)
