@@ -61,26 +61,18 @@ def _add_results(command: argparse.ArgumentParser) -> None:
 
 def load_trial(path: Path) -> "tuple[Design, list[Prompt]]":
     """The design of a TRIAL.yaml, what it names here written out, and the prompts it chooses."""
-    from studio.arena.prompts.prompt import choose, load_prompts
+    from studio.arena.prompts.prompt import load_prompts
     from studio.arena.trials.design import with_formats
     from studio.arena.trials.design_yaml import load_design
     from studio.serve.kept import Formats, Presets
     from studio.serve.sampling import Sampling
 
     kept = read_settings(os.environ).data_dir / "serve"
-    presets = {name: sampling.as_data() for name, sampling in Presets(kept).all().items()}
-    for values in presets.values():
-        del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
+    presets = {name: sampling.shared() for name, sampling in Presets(kept).all().items()}
     design = load_design(read_text(path), path.name, presets)
     design = with_formats(design, Formats(kept).written)
     Sampling.from_data({k: v for k, v in design.sampling.items() if k != "preset"})
-    prompts = choose(
-        load_prompts(*map(Path, design.prompts)),
-        sensitive=design.sensitive,
-        sealed=design.sealed,
-        categories=design.categories or None,
-    )
-    return design, prompts
+    return design, design.choose(load_prompts(*map(Path, design.prompts)))
 
 
 def _design(parsed: argparse.Namespace) -> int:

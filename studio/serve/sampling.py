@@ -64,6 +64,12 @@ class Sampling:
         """Every field by name, as JSON takes it: what is sent, stored and shown."""
         return asdict(self) | {"stop": list(self.stop)}
 
+    def shared(self) -> dict[str, Any]:
+        """`as_data` without what each answer of a trial has of its own: seed and max_tokens."""
+        data = self.as_data()
+        del data["seed"], data["max_tokens"]
+        return data
+
     @classmethod
     def from_data(cls, data: object) -> "Sampling":
         """The sampling that `as_data` gave, or a part of it; raises StudioError if unknown."""

@@ -10,11 +10,12 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from studio.arena.prompts.prompt import Prompt, choose
 from studio.errors import StudioError
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/@:+()-]{0,95}")
@@ -143,6 +144,15 @@ class Design:
         """The models that some comparison shows, in the order of the design."""
         used = {label for pair in self.comparisons for label in pair}
         return tuple(model for model in self.models if model.label in used)
+
+    def choose(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Those of the prompts that the trial asks."""
+        return choose(
+            prompts,
+            sensitive=self.sensitive,
+            sealed=self.sealed,
+            categories=self.categories or None,
+        )
 
     def as_data(self) -> dict[str, Any]:
         """All of it as JSON and YAML take it; `design_from_data` reads it back."""

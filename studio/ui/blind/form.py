@@ -13,7 +13,7 @@ from typing import Any
 
 from studio.arena.outcome.power import plan
 from studio.arena.prompts.cards import read_card
-from studio.arena.prompts.prompt import Prompt, choose, load_prompts, parse_prompts
+from studio.arena.prompts.prompt import Prompt, load_prompts, parse_prompts
 from studio.arena.trials.design import Design, FindFormat, Format, with_formats
 from studio.arena.trials.design_yaml import design_from_data
 from studio.arena.trials.ledger import BUDGET, Ledger, prompt_hash
@@ -81,11 +81,10 @@ class Form:
         presets = self._presets()
         if not isinstance(sampling, str) or sampling not in presets:
             raise StudioError(f"sampling: choose one of {', '.join(presets)}")
-        values = presets[sampling].as_data()
-        del values["seed"], values["max_tokens"]  # each answer has its seed, each prompt its limit
-        design = design_from_data({**data, "sampling": {"preset": sampling, **values}})
+        values = {"preset": sampling, **presets[sampling].shared()}
+        design = design_from_data({**data, "sampling": values})
         design = with_formats(design, self._written)
-        if not (some := chosen(design, prompts)):
+        if not (some := design.choose(prompts)):
             raise StudioError("none of the prompts fits this choice; choose more of them")
         return design, some
 
@@ -194,13 +193,3 @@ class Form:
             "sealed": sum(prompt.sealed for prompt in prompts),
             "sensitive": sum(prompt.sensitive for prompt in prompts),
         }
-
-
-def chosen(design: Design, prompts: list[Prompt]) -> list[Prompt]:
-    """Those of the prompts that the design uses."""
-    return choose(
-        prompts,
-        sensitive=design.sensitive,
-        sealed=design.sealed,
-        categories=design.categories or None,
-    )
