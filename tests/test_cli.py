@@ -385,7 +385,7 @@ def test_preview_keeps_what_it_measured_and_a_merge_does_too(
     def fail(*_: object) -> None:
         raise AssertionError("the sources are read again")
 
-    monkeypatch.setattr("studio.merge.geometry.measure._measure", fail)
+    monkeypatch.setattr("studio.merge.geometry.measure.measure", fail)
     for folder in ("merged", "measured"):
         monkeypatch.setenv("STUDIO_DATA", str(tmp_path / folder))
         for options in ((), ("--sample",)):

@@ -14,8 +14,6 @@ from studio.arena.trials.design import Model
 from studio.arena.trials.generate import Ask
 from studio.errors import StudioError
 
-MERGE_REPORT = "merge-report.json"
-
 if TYPE_CHECKING:
     from studio.serve.batch import Completions, Request
     from studio.serve.engine import Completion, Engine
@@ -125,8 +123,10 @@ class EngineSpeaker:
 
 def recipe_of(folder: Path) -> str | None:
     """The fingerprint of the recipe a folder's model was merged by; None if it does not tell."""
+    from studio.merge.report import FILE
+
     try:
-        report = json.loads((folder / MERGE_REPORT).read_text(encoding="utf-8"))
+        report = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return str(report["recipe"]["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no merge of this studio

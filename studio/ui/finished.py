@@ -5,7 +5,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-REPORT = "merge-report.json"
+from studio.merge.report import FILE
+
 MOST_RESULTS = 50
 
 
@@ -15,7 +16,7 @@ def results_in(folder: Path) -> list[dict[str, Any]]:
         return []
     found = [
         {"name": path.parent.name, "path": str(path.parent), "made": path.stat().st_mtime}
-        for path in folder.glob(f"*/{REPORT}")
+        for path in folder.glob(f"*/{FILE}")
         if not path.parent.name.endswith(".partial")
     ]
     return sorted(found, key=itemgetter("made"), reverse=True)[:MOST_RESULTS]
@@ -38,7 +39,7 @@ def sources_of(folder: Path) -> list[str]:
 
 def _report(folder: Path) -> dict[str, Any]:
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # a result without its report is a result all the same
     return report if isinstance(report, dict) else {}

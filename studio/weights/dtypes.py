@@ -1,12 +1,5 @@
 """Number types by their safetensors names: "BF16" is torch.bfloat16, two bytes an element."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-
-    TORCH: dict[str, torch.dtype]
-
 _TYPES = {
     "BOOL": (1, "bool"),
     "U8": (1, "uint8"),
@@ -36,18 +29,3 @@ TORCH_NAMES = {name: torch_name for name, (_, torch_name) in _TYPES.items()}
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 """The types that can be merged."""
-
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """`TORCH`, the table from safetensors names to torch dtypes, made on first use.
-
-        Importing torch takes a second and 200 MB, and most of the studio does without.
-        """
-        if name != "TORCH":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import torch
-
-        table = {short: getattr(torch, long) for short, long in TORCH_NAMES.items()}
-        return globals().setdefault("TORCH", table)

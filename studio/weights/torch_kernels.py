@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studio.weights.dtypes import TORCH
+from studio.weights.dtypes import TORCH_NAMES
 from studio.weights.gram import SHORT, NonFinite
 from studio.weights.pages import Flat
 
@@ -18,6 +18,8 @@ BLOCK = 4096  # elements whose products are added in fp32
 CHUNK = 16 * BLOCK  # elements at a time: three fp32 buffers of 64 Ki stay in a core's L2 cache
 _DEVICE_CHUNK = 256 * CHUNK
 _FLOAT16_MAX = 65504.0
+TORCH = {name: getattr(torch, torch_name) for name, torch_name in TORCH_NAMES.items()}
+"""The types of `dtypes.py` as torch's own."""
 
 
 class Scratch:

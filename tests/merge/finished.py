@@ -14,8 +14,8 @@ from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.plan import Options, Plan, ShardJob
 from studio.merge.preflight import check
 from studio.merge.recipe_files.recipe_yaml import load_recipe
-from studio.weights.dtypes import TORCH
 from studio.weights.header import make_header
+from studio.weights.torch_kernels import TORCH
 from studio.weights.writer import digest_file
 
 LAYERS, WIDTH, TOKENS = 3, 8, 16

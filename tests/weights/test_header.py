@@ -16,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from studio.errors import StudioError
-from studio.weights.dtypes import ITEMSIZE, TORCH, TORCH_NAMES
+from studio.weights.dtypes import ITEMSIZE, TORCH_NAMES
 from studio.weights.header import MAX_HEADER, TensorInfo, make_header, read_header
 from studio.weights.strict_json import shown
+from studio.weights.torch_kernels import TORCH
 
 F32_2 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

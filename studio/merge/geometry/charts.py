@@ -55,7 +55,6 @@ def stage_lists(found: Preview, number: int) -> dict[str, Any]:
     `linear_share`: of the parameters, where its SLERP is linear.
     """
     stage, cosine = found.stages[number], found.stage_cosines[number]
-    measured = found.is_measured and cosine is not None
     is_slerp = found.recipe.stages[number].method == SLERP.name
     data: dict[str, Any] = {
         "title": stage.title,
@@ -67,7 +66,7 @@ def stage_lists(found: Preview, number: int) -> dict[str, Any]:
         "linear_share": None,
         "effect": round(found.effects[number], DECIMALS),
     }
-    if measured and cosine is not None:
+    if found.is_measured and cosine is not None:
         data["degrees"] = plain(found.by_row(degrees(cosine))[1])
     if found.is_measured and is_slerp and stage.cosine is not None:
         data["linear_share"] = plain(np.average(is_linear(stage.cosine), weights=found.sizes))

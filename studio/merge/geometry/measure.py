@@ -14,19 +14,26 @@ from studio.merge.recipe import Input, Recipe, Slice, Stage
 from studio.merge.tokens.alignment import vocabulary_of
 
 
-def measure(plan: Plan, on_tensor: Callable[[int], None] = lambda size: None) -> Floats:
-    """Read every source once: the Gram matrices (T, n, n) of the tensors in `plan.layout`.
+def measure(
+    plan: Plan,
+    on_tensor: Callable[[int], None] = lambda size: None,
+    jobs: Sequence[TensorJob] | None = None,
+) -> Floats:
+    """Read every source once: the Gram matrices (T, n, n) of `jobs`, by default `jobs_of(plan)`.
 
     `on_tensor(bytes)` is called after each tensor with the bytes read for it. Raises StudioError
     for NaN or Inf in a source.
     """
-    return _measure(plan, jobs_of(plan), on_tensor)
+    jobs = jobs_of(plan) if jobs is None else jobs
+    with Mixer(plan) as mixer:
+        records = mixer.measure(jobs, on_tensor)
+    return np.array([records[job.name].gram for job in jobs])
 
 
 def known_or_measured(
     plan: Plan, grams: Grams, on_tensor: Callable[[int], None] = lambda size: None
 ) -> Floats:
-    """The same, but only what `grams` does not hold is read, and then kept there."""
+    """The same of all jobs, but only what `grams` does not hold is read, and then kept there."""
     found = grams.load(plan)
     jobs = jobs_of(plan)
     unknown = np.flatnonzero(np.isnan(found).any(axis=(1, 2)))
@@ -34,15 +41,9 @@ def known_or_measured(
     for row in sorted(known):
         on_tensor(jobs[row].source_bytes)
     if len(unknown):
-        found[unknown] = _measure(plan, [jobs[row] for row in unknown], on_tensor)
+        found[unknown] = measure(plan, on_tensor, [jobs[row] for row in unknown])
         grams.store(plan, found)
     return found
-
-
-def _measure(plan: Plan, jobs: Sequence[TensorJob], on_tensor: Callable[[int], None]) -> Floats:
-    with Mixer(plan) as mixer:
-        records = mixer.measure(jobs, on_tensor)
-    return np.array([records[job.name].gram for job in jobs])
 
 
 def measuring(recipe: Recipe, base: str | None, folders: Mapping[str, str] | None = None) -> Recipe:

@@ -156,9 +156,7 @@ class Bases:
         if not np.isnan(found).any():
             basis.gram = found
         elif not basis.is_large:
-            from studio.merge.geometry.measure import (
-                known_or_measured,  # compiled loops: load them late
-            )
+            from studio.merge.geometry.measure import known_or_measured  # loads compiled loops
 
             basis.gram = known_or_measured(plan, self._grams, _progress_of(basis, plan))
         elif basis.estimate is None:

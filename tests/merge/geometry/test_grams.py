@@ -108,7 +108,7 @@ def test_only_unknown_tensors_are_read(
     read: list[int] = []
     np.testing.assert_allclose(known_or_measured(plan, grams, read.append), gram, rtol=1e-14)
     assert sum(read) == sum(job.source_bytes for job in jobs_of(plan))
-    monkeypatch.setattr("studio.merge.geometry.measure._measure", nothing_read)
+    monkeypatch.setattr("studio.merge.geometry.measure.measure", nothing_read)
     np.testing.assert_allclose(known_or_measured(plan, grams), gram, rtol=1e-14)
 
 
@@ -117,7 +117,7 @@ def test_a_merge_keeps_what_it_measured(
 ) -> None:
     plan = plan_for(write_recipe(tmp_path / "recipe.yaml", models), shard_bytes=20_000)
     merge(plan, tmp_path / "out", lambda progress: None, grams)
-    monkeypatch.setattr("studio.merge.geometry.measure._measure", nothing_read)
+    monkeypatch.setattr("studio.merge.geometry.measure.measure", nothing_read)
     found = known_or_measured(check(measuring(plan.recipe, None), Options()), grams)
     monkeypatch.undo()
     np.testing.assert_allclose(found, measure(plan), rtol=1e-14)

@@ -351,6 +351,6 @@ def test_sources_that_cannot_be_read_are_told(
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error", "m1/model.safetensors")
 
-    monkeypatch.setattr("studio.merge.geometry.measure._measure", broken)
+    monkeypatch.setattr("studio.merge.geometry.measure.measure", broken)
     found = settled(tuner, write_models(tmp_path))
     assert "m1/model.safetensors" in found["problem"] and "Input/output error" in found["problem"]
