@@ -31,7 +31,7 @@ changes only what a spreadsheet would take for a formula, line ends and backslas
     format_*, quantisation_*, fingerprint_*   prompt format, quantisation, fingerprint of each model
     recipe_a, recipe_b fingerprints of the recipes they were merged by; empty where none is known
     app_version        of the studio
-    version            of this format: v1
+    version            of this format: v2
 """
 
 import csv
@@ -47,7 +47,7 @@ from studio.durable import append
 from studio.errors import StudioError
 
 FILE = "ratings.csv"
-VERSION = "v1"
+VERSION = "v2"
 SEALED = "sealed"
 LONGEST_COMMENT = 2000
 _FORMULA = ("=", "+", "-", "@", "\t", "'", "＝", "＋", "－", "＠")
@@ -171,11 +171,16 @@ def parse_vote(line: str, path: Path, number: int) -> Vote:
 
 def check_header(line: str, path: Path) -> None:
     """Raise StudioError unless the first line is this version's header."""
-    if line.removeprefix("\ufeff") != HEADER:
+    if line.removeprefix("\ufeff") == HEADER:
+        return
+    names = next(csv.reader([line]), [])
+    if names[-1:] == ["version"]:
+        odd = ", ".join(sorted(set(names) ^ set(COLUMNS))) or "their order"
         raise StudioError(
-            f"{path}: the columns are not those of this version ({VERSION}); use the studio that "
-            "wrote the file, or restore a copy"
+            f"{path}: written by another version of the studio, whose columns are not those of "
+            f"{VERSION} ({odd}); read it with the studio that wrote it"
         )
+    raise StudioError(f"{path}: is no file of the studio's ratings; restore a copy")
 
 
 def append_votes(folder: Path, votes: list[Vote]) -> None:

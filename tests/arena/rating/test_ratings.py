@@ -2,12 +2,14 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studio.arena.rating import ratings
 from studio.arena.rating.ratings import (
     COLUMNS,
     HEADER,
@@ -28,7 +30,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 def vote(**changes: object) -> Vote:
     values: dict[str, object] = dict.fromkeys(COLUMNS, "x")
     values |= {"winner": Verdict.TIE, "tstamp": 1.5, "turn": 1, "seconds": 2.25, "scores": ""}
-    values |= {"anony": True, "masked": False, "recognised": False, "version": "v1"}
+    values |= {"anony": True, "masked": False, "recognised": False, "version": "v2"}
     return Vote(**values | changes)  # type: ignore[arg-type]
 
 
@@ -62,8 +64,8 @@ def test_formulas_are_made_text(comment: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (",v1", "", r"line 7: \d+ columns, expected \d+"),
-        (",v1", ",v2", r'that end with "v1"'),
+        (",v2", "", r"line 7: \d+ columns, expected \d+"),
+        (",v2", ",v1", r'that end with "v2"'),
         ("tie,", "draw,", 'winner is "draw", which it cannot be'),
         ("2.25", "soon", 'seconds is "soon"'),
         ("True", "yes", 'anony is "yes"'),
@@ -76,7 +78,26 @@ def test_a_changed_row_is_told(old: str, new: str, told: str) -> None:
         parse_vote(line.replace(old, new, 1), PATH, 7)
 
 
-def test_another_header_is_refused() -> None:
+def test_every_column_is_documented() -> None:
+    told = (ratings.__doc__ or "").partition("\n    ")[2]
+    for column in COLUMNS:
+        pair = re.escape(column[:-2] + "_*") if column.endswith(("_a", "_b")) else column
+        assert re.search(rf"\b(?:{column}\b|{pair})", told), column
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (HEADER.replace(",recipe_a,recipe_b", ""), r"another version .*v2 \(recipe_a, recipe_b\)"),
+        (
+            HEADER.replace("model_a,model_b", "model_b,model_a"),
+            r"another version .*their order",
+        ),
+        ("model_a,model_b,winner", "is no file of the studio's ratings"),
+        ("", "is no file of the studio's ratings"),
+    ],
+)
+def test_another_header_is_refused(header: str, told: str) -> None:
     check_header("\ufeff" + HEADER, PATH)
-    with pytest.raises(StudioError, match="columns are not those of this version"):
-        check_header(HEADER.replace("turn", "round"), PATH)
+    with pytest.raises(StudioError, match=told):
+        check_header(header, PATH)
