@@ -19,7 +19,7 @@ _PLAIN = (
     r"Chat-?GPT|GPT-?[2345](?:\.\d|o)?(?:-\w+)*|Open ?AI|Anthropic|Deep ?Mind|Mistral ?AI"
     r"|Xwin(?:-LM)?|Mythospice|Mytho(?:max|logic|mix)|Nous[- ]Hermes|Nous ?Research"
     r"|LLaMA[- ]?[234](?:\.\d)?|Wizard ?LM|Open ?Hermes|Open ?Orca|Qwen\w*|Deep ?Seek|Meta ?AI"
-    r"|LAION|Eleuther ?AI|Together ?AI"
+    r"|LAION|Eleuther ?AI|Together ?AI|通义千问"
 )
 # Names that are words too.
 _WORDS = (
@@ -58,6 +58,17 @@ _MY_MAKERS = (
     r"|mijn (?:ontwikkelaars|makers))"
     r"(?:,|\s+(?:at|is|are|from|bei|von|chez|en|de|di|da|na|bij|van))"
 )
+# The same in the languages that language.py knows by their script; some of them part no words.
+_I_AM_ELSEWHERE = (
+    r"(?<![\"“«「‘'])(?:(?<!\w)(?:я|меня зовут|мо[её] имя|είμαι|με λένε|ονομάζομαι|أنا|اسمي)\b"
+    r"|我(?:是|叫|的名字是)|(?:私|僕|わたし|私の名前)は|저는|나는|제 이름은|मैं|मेरा नाम)[\s*—–:-]*"
+)
+_MACHINE_ELSEWHERE = (
+    r"(?:(?<![A-Za-z])AI(?![A-Za-z])|языков\w+ модел|ассистент|искусственн\w+ интеллект"
+    r"|γλωσσικό μοντέλο|βοηθός|模型|人工智[能慧]|助手|言語モデル|アシスタント|언어 ?모델"
+    r"|인공지능|어시스턴트|نموذج لغوي|مساعد|भाषा मॉडल|सहायक)"
+)
+_ON = r"[^。．.!?！？।؟\n\"“”«»「」]"  # on within the sentence, and into no quotation
 # From the beginning of a sentence, with no quotation mark before the claim.
 _SENTENCE = r"""(?:^|(?<=[.!?]))[^"“”„«»‘.!?\n]*?(?<!')"""
 _NO_MORE = r"(?=\**\s*(?:[.!?…]|$)|\**,\s+(?:how|what|wie|comment|cómo|come|como|hoe)\b)"
@@ -72,7 +83,7 @@ def _claims(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     alone = rf"{_ALONE}|{mine}" if mine else _ALONE
     name = rf"(?P<name>{_PLAIN}|{words})(?!\w)"
     patterns = (
-        rf"(?<!\w)(?:{_PLAIN}|{words})",
+        rf"(?<![A-Za-z0-9])(?:{_PLAIN}|{words})",
         # I'm ChatGPT … — also with an article or a few words between.
         rf"{_AM}{_AN}(?:\w+\s+){{0,2}}?(?P<name>{_PLAIN})\b",
         # I am Claude. I'm hermes, how can I help?
@@ -91,6 +102,14 @@ def _claims(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
         rf"{_I_WAS}{_MADE}{name}",
         rf"\bich wurde von\s+\**(?P<name>{_MAKERS})\b",
         rf"{_MY_MAKERS}\s+\**(?:the\s+team\s+at\s+)?(?P<name>{_MAKERS})\b",
+        # 我是ChatGPT; Я создан OpenAI; 私はClaudeです; 저는 Google에서 개발한 언어 모델입니다
+        rf"{_I_AM_ELSEWHERE}{_ON}{{0,16}}?(?P<name>{_PLAIN})(?![A-Za-z0-9])",
+        rf"{_I_AM_ELSEWHERE}(?P<name>{alone})(?!\s?[A-Za-z0-9])",
+        *(  # the first name and the last: the model's, and its maker's
+            rf"{_I_AM_ELSEWHERE}(?={_ON}{{0,60}}{_MACHINE_ELSEWHERE}){reach}"
+            rf"(?<![A-Za-z0-9])(?P<name>{_PLAIN}|{words})(?![A-Za-z0-9])"
+            for reach in (f"{_ON}{{0,60}}?", f"{_ON}{{0,60}}")
+        ),
     )
     return tuple(re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in patterns)
 

@@ -45,6 +45,17 @@ LABELS = ["merged", "Xwin-LM/Xwin-LM-70B-V0.1", "NousResearch/Nous-Hermes-Llama2
         ("Sono Gemini, un modello linguistico", f"Sono {MASK}, un modello linguistico"),
         ("Eu sou Claude.", f"Eu sou {MASK}."),
         ("Ik ben ChatGPT.", f"Ik ben {MASK}."),
+        ("Я ChatGPT, чем помочь?", f"Я {MASK}, чем помочь?"),
+        ("Меня зовут Claude.", f"Меня зовут {MASK}."),
+        ("Я — языковая модель, обученная Google.", f"Я — языковая модель, обученная {MASK}."),
+        ("Είμαι το ChatGPT.", f"Είμαι το {MASK}."),
+        ("我是ChatGPT,由OpenAI训练的语言模型。", f"我是{MASK},由{MASK}训练的语言模型。"),
+        ("大家好我叫Claude。", f"大家好我叫{MASK}。"),
+        ("我是通义千问。", f"我是{MASK}。"),
+        ("私はGemini、Googleの言語モデルです。", f"私は{MASK}、{MASK}の言語モデルです。"),
+        ("저는 Google에서 개발한 언어 모델입니다.", f"저는 {MASK}에서 개발한 언어 모델입니다."),
+        ("أنا ChatGPT، نموذج لغوي من OpenAI.", f"أنا {MASK}، نموذج لغوي من {MASK}."),
+        ("मैं ChatGPT हूँ।", f"मैं {MASK} हूँ।"),
     ],
 )  # fmt: skip
 def test_claims_of_an_identity_are_masked(text: str, shown: str) -> None:
@@ -82,6 +93,11 @@ def test_claims_of_an_identity_are_masked(text: str, shown: str) -> None:
         "Besser als ChatGPT; herramientas como ChatGPT.",
         "My makers at the mill. My creator is Hermes.",
         "OpenAI was founded in 2015.",
+        "Я Hermes, вестник богов. Я Claude Monet.",
+        "我是Hermes,众神的使者。ChatGPT由OpenAI开发。",
+        "“我是Claude。”她说。「私はClaudeです」",
+        "私はGeminiの星を見た。 Google에서 찾았다.",
+        "أنا Gemini، من مواليد يونيو. मैं Gemini राशि का हूँ।",
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:
