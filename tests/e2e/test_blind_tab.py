@@ -65,8 +65,15 @@ def test_empty_tab_leads_to_a_demo_trial(
     expect(page.get_by_label("The model that should be better")).to_have_value("demo-instruct")
     expect(page.get_by_label("Compared with", exact=True)).to_have_value("demo-roleplay")
     expect(page.locator("#blind-tab")).not_to_contain_text("/demo/models")  # names, not paths
-    expect(page.get_by_text("nothing is claimed")).to_be_visible()
+    expect(page.get_by_text("36 votes on 36 prompts to explore; nothing")).to_be_visible()
+    expect(page.get_by_text("36 votes that count, and 4 more to measure")).to_be_visible()
+    expect(page.get_by_text("with one answer to each prompt, so is a part")).to_be_visible()
     assert page.get_by_label("Name of the trial").input_value() == "demo"
+    page.get_by_text("Which of these prompts").click()
+    page.get_by_label("Of these use").select_option("")  # the sealed ones are for verdicts
+    page.get_by_role("button", name="Only the open ones").click()
+    expect(page.get_by_text("12 of the prompts are sealed")).to_have_count(0)
+    expect(page.get_by_label("Of these use")).to_have_value("false")
 
 
 def merge_of(folder: Path, *sources: str) -> Path:
@@ -127,7 +134,7 @@ def test_what_a_project_may_no_longer_claim_is_told_before_and_mended(
     page.get_by_role("button", name="Use them all the same").click()
     expect(page.get_by_text("5 of the prompts were seen before")).to_have_count(0)
     page.get_by_role("button", name="Only explore").click()
-    expect(page.get_by_text("to explore; nothing is claimed")).to_be_visible()
+    expect(page.get_by_text("36 prompts to explore; nothing is claimed")).to_be_visible()
     expect(page.get_by_text("share, 0 % are left")).to_have_count(0)
 
 

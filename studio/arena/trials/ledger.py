@@ -3,8 +3,9 @@
 Trying twenty merges that are no better and reporting the best one "finds" a winner half the time.
 So a project has one budget for false claims, 5 %, and each trial that may claim something spends
 its alpha of it when it is fixed; alpha 0 explores and may claim nothing. And a prompt that tuning
-has seen is burnt: a verdict on it says how well the tuning fitted it. Both are kept for all trials
-of a data folder, append-only:
+has seen is burnt: a verdict on it says how well the tuning fitted it. So a trial that explores does
+not touch the sealed split unless it names it. All of this is kept for all trials of a data folder,
+append-only:
 
     ledger.jsonl  {when, project, trial, design_hash, alpha, prompts: [hashes], why}
 """
@@ -52,15 +53,21 @@ class Ledger:
     def enter(self, design: Design, prompts: Sequence[Prompt]) -> None:
         """Enter a trial that is about to be fixed; entering the same design again does nothing.
 
-        Raises StudioError if the project's budget does not allow its alpha, or if it would give a
-        verdict on burnt prompts without saying so (`seen_prompts: true`).
+        Raises StudioError if the project's budget does not allow its alpha, if it would give a
+        verdict on burnt prompts without saying so (`seen_prompts: true`), or if it would explore on
+        sealed prompts without saying so (`sealed: true`).
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked(self._folder):
             if any(r["design_hash"] == design.hash for r in json_records(self._path)):
                 return
             account = self.account(design.project)
-            if problems := [*_over(design, account), *_seen(design, prompts, account)]:
+            told = (
+                _over(design, account),
+                _seen(design, prompts, account),
+                _sealed(design, prompts),
+            )
+            if problems := [problem for some in told for problem in some]:
                 raise StudioError.listing(f'the trial "{design.name}" cannot be fixed', problems)
             # A trial that explores is tuning: what it has seen is burnt from now on.
             self._add(design, prompts if design.alpha == 0 else (), design.alpha, "fixed")
@@ -111,4 +118,14 @@ def _seen(design: Design, prompts: Sequence[Prompt], account: Account) -> list[s
     return [
         f"{len(burnt)} of {len(prompts)} prompts have been seen by tuning or by an earlier verdict "
         f"({shown}); use others, alpha: 0 to explore, or seen_prompts: true, which the report says"
+    ]
+
+
+def _sealed(design: Design, prompts: Sequence[Prompt]) -> list[str]:
+    sealed = sum(prompt.sealed for prompt in prompts)
+    if design.alpha > 0 or design.sealed is True or not sealed:
+        return []
+    return [
+        f"{sealed} of {len(prompts)} prompts are sealed, which is for verdicts: exploring burns "
+        "them; use sealed: false for the open ones, or sealed: true to spend the sealed ones"
     ]

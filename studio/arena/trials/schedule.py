@@ -234,10 +234,8 @@ def _apart(items: Sequence[Item], stream: random.Random) -> list[Item]:
 def _insert_apart(order: list[Item], item: Item, stream: random.Random, *, first: int = 0) -> None:
     """Put an item at a random place from `first` on where its prompt has no neighbour of its own;
     where there is no such place the item is left out."""
-    places = [
-        place
-        for place in range(first, len(order) + 1)
-        if all(near.prompt != item.prompt for near in order[max(place - 1, 0) : place + 1])
-    ]
+    own = [place for place, other in enumerate(order) if other.prompt == item.prompt]
+    beside = {*own, *(place + 1 for place in own)}
+    places = [place for place in range(first, len(order) + 1) if place not in beside]
     if places:
         order.insert(stream.choice(places), item)

@@ -17,6 +17,7 @@ from studio.arena.prompts.prompt import Prompt, load_prompts, parse_prompts
 from studio.arena.trials.design import Design, FindFormat, Format, with_formats
 from studio.arena.trials.design_yaml import design_from_data
 from studio.arena.trials.ledger import BUDGET, Ledger, prompt_hash
+from studio.arena.trials.schedule import schedule
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.serve.sampling import PRESETS, Sampling
@@ -90,22 +91,25 @@ class Form:
 
     def planned(self, data: object, ledger: Ledger) -> dict[str, Any]:
         """What the trial can be expected to find, how much work it is, which models are asked in
-        an edited format, what its project may still spend, and how many prompts were seen before.
+        an edited format, what its project may still spend, and how many prompts are sealed or were
+        seen before.
         """
         design, prompts = self.design(data)
         account = ledger.account(design.project)
         told = plan(design, len(prompts))
-        pairs = len(design.comparisons)
+        pairs, slots = len(design.comparisons), schedule(design, prompts, b"only to be counted")
         return {
             "sentence": told.sentence(),
             "power": told.power,
             "prompts": len(prompts),
             "votes": told.votes * pairs,
+            "measuring": sum(map(len, slots)) - told.votes * pairs,
             "answers": len(design.used_models) * len(prompts) * design.draws,
             "pairs": [list(pair) for pair in design.comparisons],
             "edited": [m.label for m in design.models if isinstance(m.prompt_format, Format)],
             "left": account.left,
             "budget": BUDGET,
+            "sealed": sum(prompt.sealed for prompt in prompts),
             "seen": sum(prompt_hash(prompt) in account.burnt for prompt in prompts),
         }
 

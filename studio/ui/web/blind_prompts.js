@@ -70,6 +70,7 @@ function promptList(desk) {
     element,
     show: (prompts) => files.replaceChildren(...prompts.map((about, index) => row(about, index === 0))),
     useSeen() { seen.checked = true; desk.changed(); },
+    useOpen() { split.value = "false"; desk.changed(); },
     read() {
       const chosen = [...files.children].filter((each) => each.querySelector("input[value]")?.checked);
       const boxes = chosen.flatMap((each) => [...each.querySelectorAll("[data-category]")]);

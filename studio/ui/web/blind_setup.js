@@ -102,12 +102,15 @@ function setupView(desk) {
   function planView(found, wish) {
     const [first, rival] = found.pairs[0], more = found.pairs.length - 1;
     const mend = (problem, ...buttons) => h("div", { class: "ms-row" }, h("p", { class: "ms-hint ms-error" }, problem), buttons.map(([text, action]) => h("button", { type: "button", class: "ms-button ms-small", onclick: action }, text)));
-    const explore = ["Only explore", () => { alpha.value = 0; planNow(); }];
+    const explore = ["Only explore", () => { alpha.value = 0; prompts.useOpen(); planNow(); }];
+    const measuring = (count, { repeats, identical }) => count ? `${count} more to measure the raters` : repeats + identical ? "none to measure the raters: a rater needs at least 10 items for that" : "none to measure the raters";
     return [
       h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
-      h("p", { class: "ms-hint" }, `The question: is ${first} better than ${rival}?${more ? ` ${more} more comparison${more > 1 ? "s are" : " is"} described beside it.` : ""} ${found.answers} answers to make, ${found.votes} votes that count, and a few more to measure the raters.`),
+      h("p", { class: "ms-hint" }, `The question: is ${first} better than ${rival}?${more ? ` ${more} more comparison${more > 1 ? "s are" : " is"} described beside it.` : ""} ${found.answers} answers to make, ${found.votes} votes that count, and ${measuring(found.measuring, wish)}.`),
+      wish.draws < 3 && h("p", { class: "ms-hint" }, `An answer is luck: with ${wish.draws === 1 ? "one answer" : "two answers"} to each prompt, so is a part of the result. A verdict needs at least 3.`),
       wish.alpha > found.left + 1e-9 && mend(`Of the ${number(100 * found.budget)} % of errors that all trials of the project "${wish.project}" share, ${number(100 * found.left)} % are left. Name another project in the settings for other prompts, or claim nothing.`, explore),
       wish.alpha > 0 && found.seen > 0 && !wish.seen_prompts && mend(`${found.seen} of the prompts were seen before, by tuning or by an earlier verdict.`, ["Use them all the same", prompts.useSeen], explore),
+      wish.alpha === 0 && found.sealed > 0 && wish.sealed !== true && mend(`${found.sealed} of the prompts are sealed, which is for verdicts: exploring burns them.`, ["Only the open ones", prompts.useOpen]),
     ].filter(Boolean);
   }
   async function start(event) {
@@ -128,7 +131,7 @@ function setupView(desk) {
     h("p", { class: "ms-hint" }, "Trying twenty merges and reporting the best one finds a winner by luck half the time: all trials of a project share 5 % of errors. An error rate of 0 explores and claims nothing."), early.element,
     numbers("Votes", fieldOf("Raters", raters), fieldOf("Votes per prompt", votes), fieldOf("Models are shown", reveal), fieldOf("Scores from 1 to 5", scores, "Names with commas between; off when empty.")), excluded.element,
     numbers("How raters are measured", fieldOf("Prompts shared by raters, %", overlap, "On these, several raters judge the very same answers."), fieldOf("Shown again, %", repeats, "Sides swapped; counts for nothing else."), fieldOf("One answer on both sides, %", identical, "Should be a tie; counts for nothing else.")),
-    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus), fieldOf("Price per hour", price, "Of the machine: tells what the answers cost."))));
+    numbers("Answers", fieldOf("Sampling", sampling), fieldOf("Answers per prompt", draws, "An answer is luck: at least 3 for a verdict; fewer only to explore."), fieldOf("Engine", engine), fieldOf("GPUs per model", gpus), fieldOf("Price per hour", price, "Of the machine: tells what the answers cost."))));
   const form = h("form", { class: "bl-setup", onsubmit: start },
     h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("h2", {}, "A new trial")),
     card("Models", rows, h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button ms-small", onclick: addModel }, "Add a model")), compareField),
@@ -141,6 +144,7 @@ function setupView(desk) {
     name.value = freeTrialName(desk.taken(), "demo");
     engine.value = "embedded";
     [draws.value, alpha.value, project.value] = [1, 0, "demo"];
+    prompts.useOpen();
   }
   ask("choices", {}).then((found) => {
     if (found.error) { say(found.error); return; }

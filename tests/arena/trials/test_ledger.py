@@ -1,5 +1,6 @@
 """A project's error budget and its burnt prompts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_what_exploring_has_seen_is_burnt(tmp_path: Path) -> None:
     with pytest.raises(StudioError, match="1 of 1 prompts have been seen"):
         ledger.enter(design(name="more", project="new"), prompts(9)[8:])
     ledger.enter(design(name="more", project="new", seen_prompts=True), prompts(9)[8:])
+
+
+def test_exploring_spends_sealed_prompts_only_where_it_says_so(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    asked = [replace(prompt, sealed=n < 3) for n, prompt in enumerate(prompts(9))]
+    for sealed in (None, False):  # False with sealed prompts: chosen by hand, past `choose`
+        with pytest.raises(StudioError, match="3 of 9 prompts are sealed, which is for verdicts"):
+            ledger.enter(design(name="look", alpha=0.0, sealed=sealed), asked)
+    assert not ledger.account("project").burnt
+    ledger.enter(design(name="judge"), asked)
+    ledger.enter(design(name="look", alpha=0.0), asked[3:])
+    ledger.enter(design(name="spend", alpha=0.0, sealed=True), asked[:3])
+    assert len(ledger.account("project").burnt) == 9
 
 
 @pytest.mark.parametrize(("count", "message"), [(0, "has no prompts"), (1, "twice in a row")])

@@ -114,7 +114,9 @@ def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
     planned = form.planned(FILLED, ledger)
     assert (planned["prompts"], planned["votes"], planned["answers"]) == (8, 8, 48)
     assert planned["sentence"].startswith("8 votes on 8 prompts at 30 % ties find a true 65 %")
-    assert (planned["left"], planned["seen"]) == (0.05, 0)
+    assert (planned["left"], planned["seen"], planned["sealed"]) == (0.05, 0, 2)
+    assert planned["measuring"] == 0, "below 10 items"
+    assert form.planned({**FILLED, "votes_per_prompt": 3}, ledger)["measuring"] == 2
     ledger.burn(design, prompts[:3], "results read")
     assert form.planned(FILLED, ledger)["seen"] == 3
 
@@ -188,7 +190,10 @@ def test_trial_is_created_once_and_within_its_budget(form: Form, tmp_path: Path)
         trials.create(*form.design(FILLED))
     with pytest.raises(StudioError, match="has 0 of its error budget of 0.05 left"):
         trials.create(*form.design({**FILLED, "name": "t2"}))  # the budget of 5 % is spent
-    trials.create(*form.design({**FILLED, "name": "t2", "alpha": 0}))
+    explored = {**FILLED, "name": "t2", "alpha": 0}
+    with pytest.raises(StudioError, match="2 of 8 prompts are sealed, which is for verdicts"):
+        trials.create(*form.design(explored))
+    trials.create(*form.design({**explored, "sealed": False}))
     assert [standing.name for standing in trials.standings({})] == ["t1", "t2"]
 
 
