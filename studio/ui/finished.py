@@ -5,8 +5,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from studio.merge.report import FILE
-
+REPORT = "merge-report.json"  # merge/report.py names it; a rating page alone lacks that room
 MOST_RESULTS = 50
 
 
@@ -16,7 +15,7 @@ def results_in(folder: Path) -> list[dict[str, Any]]:
         return []
     found = [
         {"name": path.parent.name, "path": str(path.parent), "made": path.stat().st_mtime}
-        for path in folder.glob(f"*/{FILE}")
+        for path in folder.glob(f"*/{REPORT}")
         if not path.parent.name.endswith(".partial")
     ]
     return sorted(found, key=itemgetter("made"), reverse=True)[:MOST_RESULTS]
@@ -39,7 +38,7 @@ def sources_of(folder: Path) -> list[str]:
 
 def _report(folder: Path) -> dict[str, Any]:
     try:
-        report = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # a result without its report is a result all the same
     return report if isinstance(report, dict) else {}
