@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from studio.merge.recipe import Recipe
 
 DTYPES = ("bfloat16", "float16", "float32")
-MEMORY_HELP = "for sources between their two looks: more saves CPU (default: below 500MB in all)"
+MEMORY_HELP = (
+    "of sources kept between their two looks (default: what stays below 500MB in all); more is "
+    "faster where one tensor of all sources is larger than that: 4GB for 70B models"
+)
 MISSING_HELP = "tensors that some sources lack: refuse (the default), or take the base's"
 ALLOW_HELP = "let a config key, or the tokenizer, differ between sources"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}

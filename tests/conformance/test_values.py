@@ -63,7 +63,9 @@ def recipe(rng: random.Random, models: list[str]) -> dict[str, Any]:
     if method == "task_arithmetic" and rng.random() < 0.5:
         made.setdefault("parameters", {})["lambda"] = value(rng)
     if method != "slerp" and rng.random() < 0.5:
-        switch = rng.choice([True, False, [{"filter": "mlp", "value": False}, {"value": True}]])
+        switch = rng.choice(
+            [True, False, 1.0, 0, [{"filter": "mlp", "value": False}, {"value": True}]]
+        )
         made.setdefault("parameters", {})["normalize"] = switch
     body = models_or_slices(rng, entries, maybe)
     if rng.random() < 0.3:

@@ -6,6 +6,7 @@ from studio.errors import StudioError, nearest
 from studio.merge.gradient import Parameter
 from studio.merge.methods import METHODS, UNSUPPORTED, Method, Setting
 from studio.merge.recipe import Input, Recipe, Settings, Slice, Stage, ordered
+from studio.merge.recipe_files.model_yaml import read_model
 from studio.merge.recipe_files.parameter_yaml import read_parameter
 from studio.merge.recipe_files.tokenizer_yaml import check_tokenizer, read_tokenizer
 from studio.merge.recipe_files.yaml_nodes import Field, documents
@@ -19,6 +20,7 @@ WITHOUT_EFFECT = {
     "allow_crimes", "trust_remote_code", "random_seed", "out_shard_size", "low_cpu_memory",
     "clone_tensors", "cuda",
 }  # fmt: skip
+OF_MERGEKIT_MOE = {"gate_mode", "experts", "shared_experts", "experts_per_token"}
 BASE = "the base"
 STAGE_KEYS = (
     "name", "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype",
@@ -51,27 +53,36 @@ class _StageReader:
 
     def __init__(self, document: Field, warnings: list[str]) -> None:
         self.document, self.warnings = document, warnings
+        self.stray: list[Field] = []
         self.fields = self._fields()
         self.method = self._method()
+        self._check_stray()
         self.module_fields = self._unpack_module()
 
     def _fields(self) -> dict[str, Field]:
+        """The fields of a stage; what else may stand beside them is left to `_check_stray`."""
         kept: dict[str, Field] = {}
         for key, field in self.document.entries():
             if key in STAGE_KEYS and field.is_null:
                 continue  # written out, but not set
             if key in STAGE_KEYS:
                 kept[key] = field
-            elif any(key in method.settings for method in METHODS.values()):
-                field.fail(f'"{key}" is in the wrong place; it belongs under parameters:')
             elif key in WITHOUT_EFFECT:
-                self._without_effect(field)
+                self.stray.append(field)
+            elif key in OF_MERGEKIT_MOE:
+                field.fail("this recipe is one for mergekit-moe; building experts is not supported")
             else:
                 field.fail(
                     f'unknown key "{key}"{nearest(key, STAGE_KEYS)}; '
                     f"supported here: {', '.join(STAGE_KEYS)}"
                 )
         return kept
+
+    def _check_stray(self) -> None:
+        for field in self.stray:
+            if field.label in self.method.settings:
+                field.fail(f'"{field.label}" is in the wrong place; it belongs under parameters:')
+            self._without_effect(field)
 
     def _unpack_module(self) -> Mapping[str, Field]:
         """Take `modules: default:`, as mergekit writes its own recipes, for what it stands for."""
@@ -109,7 +120,7 @@ class _StageReader:
 
     def stage(self) -> Stage:
         """The stage this document describes."""
-        base = _model(self.fields["base_model"]) if "base_model" in self.fields else None
+        base = read_model(self.fields["base_model"]) if "base_model" in self.fields else None
         stage = Stage(
             method=self.method.name,
             slices=self._slices(base),
@@ -180,7 +191,7 @@ class _StageReader:
         fields = item.fields(("sources", "parameters", "base_model"))
         if "sources" not in fields:
             item.fail("sources: is missing")
-        if "base_model" in fields and _model(fields["base_model"]) != base:
+        if "base_model" in fields and read_model(fields["base_model"]) != base:
             fields["base_model"].fail("a base_model of its own for a slice is not supported")
         sources = fields["sources"].items()
         ranges = [self._range(source) for source in sources]
@@ -210,7 +221,7 @@ class _StageReader:
         fields = item.fields(known)
         if "model" not in fields:
             item.fail("model: is missing")
-        model = _model(fields["model"])
+        model = read_model(fields["model"])
         return Input(model, self._settings(fields, BASE if model == base else "a model"))
 
     def _base_first(self, inputs: list[Input], base: str | None) -> tuple[Input, ...]:
@@ -266,12 +277,3 @@ def _may_stand(setting: Setting, owner: str) -> bool:
     if not owner:
         return True
     return setting.per_input and not (owner == BASE and setting.skips_base)
-
-
-def _model(field: Field) -> str:
-    name = field.text()
-    if "+" in name:
-        field.fail(f'"{name}" asks for a LoRA; merge the LoRA into its model first')
-    if name.count("@") > 1:
-        field.fail(f'"{name}" has two revisions; write it as model@revision')
-    return name

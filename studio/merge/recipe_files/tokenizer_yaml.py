@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from studio.errors import nearest
 from studio.merge.recipe import Stage
+from studio.merge.recipe_files.model_yaml import read_model
 from studio.merge.recipe_files.yaml_nodes import Field
 
 WORDS = ("base", "union")
@@ -18,14 +19,14 @@ UNSUPPORTED = {
 def read_tokenizer(fields: Mapping[str, Field]) -> str | None:
     """The vocabulary to merge into, by either of the two keys; None: merge row by row."""
     if "tokenizer" not in fields:
-        return fields["tokenizer_source"].text() if "tokenizer_source" in fields else None
+        return read_model(fields["tokenizer_source"]) if "tokenizer_source" in fields else None
     if "tokenizer_source" in fields:
         fields["tokenizer"].fail("given beside tokenizer_source; keep one of the two")
     inner = fields["tokenizer"].fields(("source", *UNSUPPORTED))
     for key, reason in UNSUPPORTED.items():
         if key in inner and not inner[key].is_null:
             inner[key].fail(reason)
-    return inner["source"].text() if "source" in inner else "union"
+    return read_model(inner["source"]) if "source" in inner else "union"
 
 
 def check_tokenizer(stage: Stage, fields: Mapping[str, Field], base: str | None) -> None:

@@ -101,14 +101,18 @@ class Field:
         return value
 
     def switch(self) -> bool:
-        """true or false."""
-        if not isinstance(self.node, yaml.ScalarNode) or not self.node.tag.endswith(":bool"):
+        """true or false; 1 and 0 count, as in mergekit."""
+        if not isinstance(self.node, yaml.ScalarNode):
             self.fail("expected true or false")
-        return bool(yaml.SafeLoader.bool_values[self.node.value.lower()])
+        if self.node.tag.endswith(":bool"):
+            return bool(yaml.SafeLoader.bool_values[self.node.value.lower()])
+        if self.node.tag not in _NUMBERS or self.number() not in (0, 1):
+            self.fail("expected true or false")
+        return bool(self.number())
 
     def whole_numbers(self, count: int) -> Sequence[int]:
         """A list of `count` whole numbers that are not negative."""
-        values = [item.number() for item in self.items()]
+        values = [item.number() for item in self.items()] if self.is_list else []
         if len(values) != count or any(value != int(value) or value < 0 for value in values):
             self.fail(f"expected {count} whole numbers of at least 0")
         return [int(value) for value in values]

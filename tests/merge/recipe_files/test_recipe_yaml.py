@@ -256,6 +256,20 @@ def test_module_default_is_the_model_itself() -> None:
     assert recipe == plain
 
 
+def test_model_may_be_written_out_as_older_mergekits_do() -> None:
+    written = SLERP.replace("base_model: A", "base_model: {model: {path: A, revision: main}}")
+    written = written.replace("model: A", "model: {model: {path: A, revision: main}, lora: null}")
+    written = written.replace("- model: B", "- model: {model: B}") + "tokenizer_source: {model: B}"
+    plain = SLERP.replace(": A", ": A@main") + "tokenizer_source: B"
+    assert load_recipe(written) == load_recipe(plain)
+
+
+@pytest.mark.parametrize(("number", "meant"), [("1.0", "true"), ("0", "false")])
+def test_switch_may_be_a_number_as_older_mergekits_write_it(number: str, meant: str) -> None:
+    text = LINEAR + "parameters: {normalize: %s}"
+    assert load_recipe(text % number) == load_recipe(text % meant)
+
+
 @pytest.mark.parametrize("key", ["tokenizer_source", "tokenizer", "modules", "slices", "dtype"])
 def test_key_without_a_value_says_nothing(key: str) -> None:
     recipe = load_recipe(f"{SLERP}{key}:\n")
@@ -269,6 +283,7 @@ def test_key_without_a_value_says_nothing(key: str) -> None:
         (SLERP.replace("- model: B", "- model: B\n    parameters: {t: 1}"),
          "line 6: t has no effect here under a model"),
         (LINEAR + "parameters:\n  t: 0.5\n", "line 10: t has no effect"),
+        (STOCK + "normalize: false\n", "line 4: normalize has no effect here"),
         (SLERP + "random_seed: 0\n", "line 8: random_seed has no effect"),
         (SLERP + "trust_remote_code: true\n", "line 8: trust_remote_code has no effect"),
         (STAGES.replace("model: part", "model: C"), 'stage "part" is not used'),
@@ -323,6 +338,10 @@ REFUSED = {
     "infinite t": (SLERP.replace("0.5", ".inf"), "line 7: t: .inf is not a finite number"),
     "NaN in a gradient": (SLERP.replace("0.5", "[0, .nan]"), "line 7: t: .nan is not a finite"),
     "t too large": (SLERP.replace("0.5", "9" * 400), "line 7: t: .* is not a"),
+    "of another program": (
+        "base_model: A\ngate_mode: hidden\nexperts: []\n",
+        "line 2: gate_mode: this recipe is one for mergekit-moe",
+    ),
     "number for normalize": (
         LINEAR + "parameters: {normalize: 0.5}\n",
         "line 9: normalize: expected true or false",
@@ -355,7 +374,8 @@ REFUSED = {
         TASK.replace("    parameters:\n      weight: 0.5\n", ""),
         "weight is missing for B; task_arithmetic needs it",
     ),
-    "lambda outside parameters": (KARCHER + "lambda: 1\n", "lambda: .*wrong place"),
+    "lambda outside parameters": (TASK + "lambda: 1\n", "lambda: .*wrong place"),
+    "normalize outside parameters": (LINEAR + "normalize: false\n", "line 9: .*wrong place"),
     "typo where there is nothing": (STOCK + "parameters: {tt: 1}\n", "model_stock takes: none"),
     "base beside the slices": (
         SLICES.replace("slerp", "linear").replace("base_model: A", "base_model: C")
@@ -388,6 +408,11 @@ REFUSED = {
     "model is missing": (SLERP.replace("- model: B", "- parameters: {}"), "line 5: .*model: is"),
     "model is empty": (SLERP.replace("- model: B", "- model: ''"), "line 5: model: expected text"),
     "lora": (SLERP.replace("model: B", "model: B+lora"), "line 5: .*LoRA; merge the LoRA"),
+    "lora, written out": (
+        SLERP.replace("model: B", "model: {model: {path: B}, lora: {path: C}}"),
+        "line 5: lora: not supported; leave it out",
+    ),
+    "no path": (SLERP.replace("model: B", "model: {model: {revision: x}}"), "path: is missing"),
     "two revisions": (SLERP.replace("model: B", "model: B@x@y"), "line 5: .*two revisions"),
     "layer_range under models": (
         SLERP.replace("- model: B", "- model: B\n    layer_range: [0, 2]"),
@@ -397,6 +422,7 @@ REFUSED = {
         SLICES.replace("        layer_range: [0, 2]\n", "", 1),
         "line 5: .*layer_range is missing",
     ),
+    "layer_range as text": (SLICES.replace("[0, 2]", "'0, 2'", 1), "line 6: .*2 whole numbers"),
     "layer_range of words": (SLICES.replace("[0, 2]", "[a, b]", 1), 'line 6: .*"a" is not a num'),
     "layer_range of one": (SLICES.replace("[0, 2]", "[2]", 1), "line 6: .*2 whole numbers"),
     "broken layer": (SLICES.replace("[0, 2]", "[0, 1.5]", 1), "line 6: .*2 whole numbers"),
