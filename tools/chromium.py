@@ -39,7 +39,8 @@ def _playwrights_own() -> str | None:
     return path if _starts(path) else None
 
 
-def _install() -> None:
+def _install() -> str:
+    """Try what can be done here; why it failed, in a few words, or an empty string."""
     is_root = os.geteuid() == 0
     release = Path("/etc/os-release")
     is_debian = release.exists() and "ID=debian" in release.read_text().splitlines()
@@ -48,19 +49,22 @@ def _install() -> None:
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         apt = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
         if subprocess.run(apt, stdout=subprocess.DEVNULL, check=False).returncode == 0:
-            return
+            return ""
     print("[setup] downloading a Chromium with Playwright", flush=True)
     playwright = [sys.executable, "-m", "playwright", "install", "chromium"]
-    subprocess.run(playwright + ["--with-deps"] * is_root, check=False)
+    command = playwright + ["--with-deps"] * is_root
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = [line for line in (done.stderr + done.stdout).splitlines() if "Error" in line]
+    return f" (Playwright: {said[0].strip()})" if done.returncode and said else ""
 
 
 def main() -> None:
     """Install a Chromium unless one is found; exit with one line if that fails."""
     if find() is None:
-        if not (os.environ.get("STUDIO_CHROMIUM") or os.environ.get("CHROMIUM")):
-            _install()
+        named = os.environ.get("STUDIO_CHROMIUM") or os.environ.get("CHROMIUM")
+        why = "" if named else _install()
         if find() is None:
-            sys.exit(f"[setup] {HOW_TO}")
+            sys.exit(f"[setup] {HOW_TO}{why}")
 
 
 if __name__ == "__main__":
