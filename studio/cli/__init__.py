@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from studio import __version__
 from studio.cli import arena, generate, merge, plan, serve
-from studio.cli.exits import BAD_INPUT, CANCELLED, ENOUGH, cancel_on_signals, stdout_is_read
+from studio.cli.exits import (
+    BAD_INPUT,
+    CANCELLED,
+    ENOUGH,
+    cancel_on_signals,
+    stdout_is_read,
+    tether,
+)
 from studio.cli.progress import emit
 from studio.errors import StudioError
 
@@ -22,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     cancel_on_signals()
     try:
+        if getattr(options, "tethered", False):
+            tether()
         code = int(options.run(options))
         sys.stdout.flush()  # here, where a closed pipe is expected
         return code

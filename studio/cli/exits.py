@@ -1,9 +1,11 @@
 """How a command ends: exit codes, and signals that cancel."""
 
+import argparse
 import os
 import select
 import signal
 import sys
+import threading
 from types import FrameType
 
 BAD_INPUT, CANCELLED = 2, 130
@@ -38,8 +40,19 @@ def stdout_is_read() -> bool:
     return False
 
 
-def interrupt_at_end_of_input() -> None:
-    """Cancel when whoever holds the other end of standard input is gone."""
+def add_tether(command: argparse.ArgumentParser) -> None:
+    """Let the command be tied to the process that starts it, as the studio ties its own."""
+    command.add_argument(
+        "--tethered", action="store_true", help="cancel when standard input closes"
+    )
+
+
+def tether() -> None:
+    """Cancel, from now on, when whoever holds the other end of standard input is gone."""
+    threading.Thread(target=_cancel_at_end_of_input, daemon=True).start()
+
+
+def _cancel_at_end_of_input() -> None:
     while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)  # a shell's background jobs ignore SIGINT

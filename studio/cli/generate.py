@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.cli.arena import load_trial
-from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
+from studio.cli.exits import CANCELLED, add_tether
 from studio.cli.progress import emit
 from studio.errors import StudioError
 from studio.settings import read_settings
@@ -43,7 +42,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--quantisation", "--quantization", metavar="NAME", help="on-line, e.g. fp8_per_tensor")
     add("--max-model-len", type=int, metavar="N", help="tokens of prompt and answer together")
     add("--price", type=float, metavar="PER_HOUR", help="of the machine, to show what it costs")
-    add("--tethered", action="store_true", help="cancel when standard input closes")
+    add_tether(command)
     add("--json", action="store_true", help="data as JSON on stdout")
     command.set_defaults(run=_generate)
 
@@ -55,8 +54,6 @@ def _generate(parsed: argparse.Namespace) -> int:
     from studio.serve.batch import Completions
     from studio.serve.processes.fleet import Fleet
 
-    if parsed.tethered:
-        threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
     trial = _begun(parsed)
     show = _Shown(trial, parsed)
     start = Start(

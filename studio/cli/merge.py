@@ -4,11 +4,10 @@ import argparse
 import dataclasses
 import re
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.cli.exits import CANCELLED, interrupt_at_end_of_input
+from studio.cli.exits import CANCELLED, add_tether
 from studio.cli.given import read_text
 from studio.cli.preview import add_options, kept_grams, show_preview
 from studio.cli.progress import Bar, Display, JsonLines, emit
@@ -34,8 +33,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     preview = commands.add_parser("preview", help="shares, angles and norms per layer")
     for command in (check, merge, preview):
         _add_merge_options(command, out_required=command is merge)
+        add_tether(command)
     add_options(preview)
-    merge.add_argument("--tethered", action="store_true", help="cancel when standard input closes")
     verify = commands.add_parser("verify", help="read a finished merge again and check it all")
     verify.add_argument("folder", type=Path, metavar="DIR")
     for command, run in ((check, _check), (merge, _merge), (preview, _preview), (verify, _verify)):
@@ -103,8 +102,6 @@ def _verify(parsed: argparse.Namespace) -> int:
 def _merge(parsed: argparse.Namespace) -> int:
     from studio.merge.preflight import check, fetch
 
-    if parsed.tethered:
-        threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
     show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
     plan = check(_recipe(parsed.recipe), _options(parsed), parsed.out)
     for line in (*plan.warnings, *plan.notes):

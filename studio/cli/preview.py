@@ -3,12 +3,10 @@
 import argparse
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from studio.cli.exits import interrupt_at_end_of_input
 from studio.cli.progress import SECONDS_BETWEEN, Bar, Display, JsonLines, emit
 from studio.settings import read_settings
 
@@ -28,9 +26,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add what only previews take."""
     command.add_argument("--base", metavar="MODEL", help=BASE_HELP)
     command.add_argument("--sample", action="store_true", help=SAMPLE_HELP)
-    command.add_argument(
-        "--tethered", action="store_true", help="tell progress; stop when standard input closes"
-    )
 
 
 def kept_grams() -> "Grams":
@@ -52,8 +47,6 @@ def show_preview(parsed: argparse.Namespace, recipe: "Recipe", options: "Options
     from studio.merge.summary import preview_text
     from studio.merge.tokens.aligned import APPROXIMATE, is_approximate
 
-    if parsed.tethered:
-        threading.Thread(target=interrupt_at_end_of_input, daemon=True).start()
     check(recipe, options)
     show: Display = JsonLines() if parsed.json else Bar(sys.stderr)
     plan = fetch(check(measuring(recipe, parsed.base), options), show.download)

@@ -60,9 +60,8 @@ class Job:
 class Background:
     """Starts, watches and stops one process of `command` at a time.
 
-    Each is a session of its own, tied to this one by a pipe (`--tethered`): when this process dies,
-    however it dies, the pipe closes and the other ends itself. `data_dir`: its data folder; `busy`:
-    what is told to who would start a second one, with the first one's {name}.
+    `data_dir`: its data folder; `busy`: what is told to who would start a second one, with the
+    first one's {name}.
     """
 
     def __init__(self, command: Sequence[str], data_dir: Path, busy: str) -> None:
@@ -99,8 +98,8 @@ class Background:
             if self._job.is_live:
                 busy = self._busy.format(name=self._job.name)
                 raise StudioError(f"{busy}; wait for it or cancel it")
-            whole = (*self._command, *arguments(), "--json", "--tethered")
-            self._process = spawn(whole, subprocess.PIPE, self._data_dir, environ)
+            whole = (*self._command, *arguments())
+            self._process = spawn(whole, self._data_dir, environ)
             self._started = time.monotonic()
             self._marks.clear()
             self._talk.clear()
@@ -222,21 +221,21 @@ def _reason(code: int) -> str:
 
 def spawn(
     command: Sequence[str],
-    stdin: int,
     data_dir: Path,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> "subprocess.Popen[str]":
-    """A process of the studio's with this data folder, its output and its talk as text.
+    """A command of the studio's with this data folder; events as its output, and its talk, as text.
 
-    `environ`: variables for it alone.
+    It is tied to this process by the pipe that is its standard input: when this one dies, however
+    it dies, the pipe closes and the other ends itself. `environ`: variables for it alone.
     """
     # A session of its own: Ctrl-C in the studio's terminal is the studio's to pass on. The
     # owner's secret stays here.
     whole = {key: value for key, value in os.environ.items() if key != "STUDIO_OWNER_TOKEN"}
     whole |= {"STUDIO_DATA": str(data_dir.absolute()), **environ}
     return subprocess.Popen(
-        command,
-        stdin=stdin,
+        (*command, "--json", "--tethered"),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

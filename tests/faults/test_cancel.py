@@ -111,11 +111,12 @@ def test_an_open_tether_and_talk_on_it_do_not_cancel(
     assert contents(out) == reference
 
 
+@pytest.mark.parametrize("work", ["merge", "check"])
 def test_a_closed_tether_cancels_even_where_interrupts_are_ignored(
-    tmp_path: Path, large_recipe: Path
+    tmp_path: Path, large_recipe: Path, work: str
 ) -> None:
     """As in the background jobs of a shell script."""
-    command = studio_command("merge", large_recipe, "--out", tmp_path / "out", "--tethered")
+    command = studio_command(work, large_recipe, "--out", tmp_path / "out", "--tethered")
     run = subprocess.run(
         ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
         stdin=subprocess.DEVNULL,

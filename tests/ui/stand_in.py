@@ -61,6 +61,7 @@ def merge(recipe: Path, out: Path) -> None:
 
 
 def check(out: Path) -> None:
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     if out.name.startswith("doubtful"):
         out.parent.mkdir(exist_ok=True)
         out.with_name(out.name + ".pid").write_text(str(os.getpid()))

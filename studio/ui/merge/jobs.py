@@ -58,7 +58,7 @@ class MergeJobs(Background):
         """
         path = self.folder / checked_name(name)
         file = self._write(f"check-{threading.get_ident()}.yaml", recipe)
-        arguments = ("check", str(file), "--out", str(path), "--json")
+        arguments = ("check", str(file), "--out", str(path))
         try:
             with self._checking(arguments) as process:
                 out, talk = _answer(process)
@@ -85,11 +85,14 @@ class MergeJobs(Background):
         """A check's process, which a `close` meanwhile kills."""
         with self._lock:
             self._refuse_if_closed()
-            process = spawn((*self._command, *arguments), subprocess.DEVNULL, self._data_dir)
+            process = spawn((*self._command, *arguments), self._data_dir)
             self._checks.add(process)
+        tether, process.stdin = process.stdin, None  # `communicate` would close it
+        assert tether is not None
         try:
             yield process
         finally:
+            tether.close()
             with self._lock:
                 self._checks.remove(process)
         self._refuse_if_closed()

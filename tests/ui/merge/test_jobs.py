@@ -140,14 +140,15 @@ def test_close_kills_a_merge_that_does_not_listen(jobs: MergeJobs) -> None:
     assert not is_alive(pid)
 
 
-def test_merge_ends_when_the_studio_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("work", "name"), [("start", "slow"), ("check", "doubtful")])
+def test_work_ends_when_the_studio_is_killed(tmp_path: Path, work: str, name: str) -> None:
     program = (
         "import sys, time; from pathlib import Path; from studio.ui.merge.jobs import MergeJobs\n"
-        f"MergeJobs(Path({str(tmp_path)!r}), {STAND_IN!r}).start('r', 'slow'); time.sleep(60)"
+        f"MergeJobs(Path({str(tmp_path)!r}), {STAND_IN!r}).{work}('r', {name!r}); time.sleep(60)"
     )
     studio = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     try:
-        pid = pid_of(tmp_path, "slow")
+        pid = pid_of(tmp_path, name)
         assert is_alive(pid)
     finally:
         studio.kill()
