@@ -1,9 +1,11 @@
 """Whether a server elsewhere heeds every sampling parameter: tried, not believed.
 
 Each trial has an outcome that the parameter alone decides. A server that ignores one would make a
-comparison unfair without a word, so it is refused.
+comparison unfair without a word, so it is refused. A model may be so sure of itself, or a server so
+busy, that one trial tells nothing: then it is tried again.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from studio.errors import StudioError
@@ -11,8 +13,9 @@ from studio.serve.engine import Engine
 from studio.serve.sampling import Sampling
 
 PROMPT = "Once upon a time there was a river, and by the river there was a house"
-TRIES = 16  # different seeds, before a penalty counts as ignored: most change an answer in two
-_GREEDY = Sampling(temperature=0.0, max_tokens=24, seed=7)
+SEEDS = range(16)  # before a parameter counts as ignored: most show in the first two
+TIMES = 3  # a busy server rounds otherwise now and then, and answers otherwise
+_GREEDY = Sampling(temperature=0.0, max_tokens=24)
 _WILD = replace(_GREEDY, temperature=2.0)
 # Few candidates, nearly equal odds: what was said before soon comes again, and a penalty shows.
 # It is compared with its opposite, which shows best.
@@ -27,20 +30,24 @@ _OPPOSITES = {
 
 def probe(engine: Engine) -> None:
     """Raise StudioError naming every sampling parameter that the engine ignores."""
-    greedy, wild = _answer(engine, _GREEDY), _answer(engine, _WILD)
-    if greedy == wild:
+    pairs = zip(_seeded(_GREEDY), _seeded(_WILD), strict=True)
+    apart = (pair for pair in pairs if len({_answer(engine, each) for each in pair}) == 2)
+    greedy, wild = next(apart, (None, None))
+    if not greedy or not wild:
         raise _refusal(engine, ["temperature"])
     ignored = [
         name
         for name, value in _ONE_LEFT.items()
-        if _answer(engine, replace(_WILD, **{name: value})) != greedy  # type: ignore[arg-type]
+        if not _is_same(engine, replace(wild, **{name: value}), greedy)  # type: ignore[arg-type]
     ]
-    if _answer(engine, _WILD) != wild or _answer(engine, replace(_WILD, seed=8)) == wild:
+    drawn = _answer(engine, wild)
+    others = (_answer(engine, each) for each in _seeded(_WILD))
+    if not _is_same(engine, wild, wild) or all(other == drawn for other in others):
         ignored.append("seed")
     ignored += [name for name in _OPPOSITES if not _is_heeded(engine, name)]
     if engine.complete(PROMPT, replace(_GREEDY, max_tokens=2)).completion_tokens > 2:
         ignored.append("max_tokens")
-    stop = greedy.strip()[-4:]
+    stop = _answer(engine, greedy).strip()[-4:]
     if stop and stop in _answer(engine, replace(_GREEDY, stop=(stop,))):
         ignored.append("stop")
     if ignored:
@@ -54,16 +61,24 @@ def _refusal(engine: Engine, ignored: list[str]) -> StudioError:
     )
 
 
+def _seeded(sampling: Sampling) -> Iterator[Sampling]:
+    """The sampling with one seed after another."""
+    return (replace(sampling, seed=seed) for seed in SEEDS)
+
+
+def _is_same(engine: Engine, one: Sampling, other: Sampling) -> bool:
+    """Whether both give the same answer."""
+    return any(_answer(engine, one) == _answer(engine, other) for _ in range(TIMES))
+
+
 def _is_heeded(engine: Engine, penalty: str) -> bool:
     """Whether the penalty changes any of some answers."""
-    for seed in range(TRIES):
-        first, second = (
-            _answer(engine, replace(_LOOSE, seed=seed, **{penalty: value}))  # type: ignore[arg-type]
-            for value in _OPPOSITES[penalty]
-        )
-        if first != second:
-            return True
-    return False
+    more, less = _OPPOSITES[penalty]
+    return any(
+        _answer(engine, replace(each, **{penalty: more}))  # type: ignore[arg-type]
+        != _answer(engine, replace(each, **{penalty: less}))  # type: ignore[arg-type]
+        for each in _seeded(_LOOSE)
+    )
 
 
 def _answer(engine: Engine, sampling: Sampling) -> str:

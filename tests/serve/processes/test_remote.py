@@ -29,21 +29,29 @@ PLAIN = Sampling(max_tokens=64)
 
 @dataclass
 class Toy:
-    """An engine over forty words whose odds follow from the last one; it ignores some fields."""
+    """An engine over forty words whose odds follow from the last one; it ignores some fields.
+
+    `sure`: how far apart its odds are; `odd`: which of its answers, one in so many, is another one.
+    """
 
     ignores: tuple[str, ...] = ()
     longest: int = 64
+    sure: float = 2.0
+    odd: int = 1_000_000
+    answered: int = 0
     identity: Identity = Identity("toy", "endpoint")
 
     def complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
         sampling = replace(sampling, **{name: getattr(PLAIN, name) for name in self.ignores})
+        self.answered += 1
         generator = torch.Generator().manual_seed(sampling.seed)
         answer: list[int] = []
         while len(answer) < min(sampling.max_tokens, self.longest):
             state = torch.Generator().manual_seed(answer[-1] if answer else WORDS)
-            logits = 2 * torch.randn(WORDS, generator=state)
+            logits = self.sure * torch.randn(WORDS, generator=state)
             answer.append(next_token(logits, [1, 2], answer, sampling, generator))
         text = " ".join(f"w{token}" for token in answer)
+        text += " ." * (self.answered % self.odd == 0)
         for stop in sampling.stop:
             text = text.partition(stop)[0]
         return Completion(text, 2, len(answer), "length", 0.0)
@@ -58,10 +66,14 @@ class Toy:
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("longest", [64, 3])
-def test_probe_lets_pass_what_heeds_everything(longest: int) -> None:
-    """A model that says little seldom repeats itself, and then a penalty changes nothing."""
-    probe(Toy(longest=longest))
+@pytest.mark.parametrize(
+    "toy", [Toy(), Toy(longest=3), Toy(longest=8, sure=18), Toy(odd=4)], ids=str
+)
+def test_probe_lets_pass_what_heeds_everything(toy: Toy) -> None:
+    """A model that says little seldom repeats itself, and then a penalty changes nothing; one that
+    is sure of itself is seldom led astray; a busy server rounds otherwise now and then.
+    """
+    probe(toy)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Sampling)])
