@@ -3,13 +3,14 @@
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from studio.serve.processes.proc_table import belonging
+from studio.serve.processes.proc_table import PROC, belonging
 from tests.e2e.conftest import TOKEN, Visited
 from tests.e2e.test_merge_tab import NAMELESS, TOO_WIDE
 from tests.faults.hub_double import serve
@@ -184,6 +185,9 @@ def test_other_hardware_is_planned_and_not_started(
     expect(plan.get_by_text("They fit one at a time.")).to_be_visible()
     expect(plan.locator(".ms-gpu")).to_have_count(2)
     expect(plan.locator(".ms-gpu").first).to_contain_text("each of GPU 0–1")
+    page.get_by_label("GPUs").fill("5x80")
+    page.get_by_label("GPUs").blur()
+    expect(plan.get_by_text("GPU 4: not needed.")).to_be_visible()
     page.get_by_label("GPUs").fill("1x141")
     page.get_by_label("GPUs").blur()
     expect(plan.get_by_text("This does not fit.")).to_be_visible()
@@ -215,6 +219,59 @@ def test_a_failure_names_its_cause_and_the_log_is_there(
     is_up(page)
     engine(page).get_by_text("Log", exact=True).click()
     expect(engine(page).get_by_label("Log of the engine")).to_contain_text("Loading weights")
+
+
+def test_one_of_two_engines_is_killed_and_starts_again(
+    studio: Visited, visit: Callable[..., Page]
+) -> None:
+    page = serving(visit(studio.url))
+    start_story(page)
+    is_up(page)
+    choose(page, "instruct")
+    page.get_by_label("Engine", exact=True).select_option("embedded")
+    page.get_by_role("button", name="Start instruct").click()
+    killed = engine(page, "instruct")
+    expect(killed.get_by_role("status")).to_have_text("ready", timeout=UP)
+    (log,) = (studio.data / "engines").glob("instruct-*/log.txt")
+    commands = {pid: (PROC / str(pid) / "cmdline").read_bytes() for pid in belonging(log)}
+    (process,) = (pid for pid, command in commands.items() if b"tether" not in command)
+    os.kill(process, signal.SIGKILL)
+    expect(killed.get_by_role("status")).to_have_text("failed")
+    expect(killed.get_by_role("alert")).to_contain_text("It was killed from outside")
+    expect(engine(page).get_by_role("status")).to_have_text("ready")
+    expect(page.get_by_label("Engine to talk to").locator("option")).to_have_text(["story"])
+    killed.get_by_role("button", name="Start again").click()
+    expect(killed.get_by_role("status")).to_have_text("starting")
+    expect(killed.get_by_role("alert")).to_have_count(0)
+    expect(killed.get_by_role("status")).to_have_text("ready", timeout=UP)
+    killed.get_by_role("button", name="Stop", exact=True).click()
+    expect(killed.get_by_role("status")).to_have_text("stopped")
+    killed.get_by_role("button", name="Remove").click()
+    expect(killed).to_have_count(0)
+
+
+def test_what_is_in_the_way_of_a_start_or_a_trial_can_make_room(
+    start: Callable[..., Visited], visit: Callable[..., Page]
+) -> None:
+    """On a machine with one GPU, which an engine has."""
+    page = serving(visit(start("tests/e2e/one_gpu.py", "app").url))
+    start_story(page)
+    is_up(page)
+    choose(page, "instruct")
+    page.get_by_role("button", name="Start instruct").click()
+    plan = page.get_by_role("region", name="Plan")
+    expect(plan.get_by_role("alert")).to_contain_text("GPU 0 is in use by story; give each")
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_role("button", name="Set up a demo trial").click()
+    page.get_by_role("button", name="Create the trial").click()
+    trial = page.get_by_role("region", name="Trial demo")
+    expect(trial.get_by_role("alert")).to_contain_text("1 GPU needed, 0 of 1 free; story (")
+    expect(trial.locator("pre")).to_have_count(0)
+    trial.get_by_role("button", name="Stop story and generate").click()
+    expect(trial.get_by_role("button", name="Rate", exact=True)).to_be_visible(timeout=UP)
+    page.get_by_role("tab", name="Serve").click()
+    expect(engine(page).get_by_role("status")).to_have_text("stopped")
+    expect(plan.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_start_is_cancelled(studio: Visited, visit: Callable[..., Page]) -> None:
@@ -281,6 +338,7 @@ def test_the_tab_fits_and_every_control_has_a_name(
     is_up(page)
     choose(page, "story", "instruct")
     expect(page.get_by_text("They fit side by side.")).to_be_visible()
+    expect(page.locator(".ms-gpu")).to_have_text("memoryinstruct, story")
     for summary in page.locator("#serve-tab summary").all():
         summary.click()
     page.wait_for_timeout(500)

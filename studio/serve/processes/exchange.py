@@ -37,8 +37,8 @@ class Exchange:
         state = self.board.state
         if not state.can_switch:
             raise StudioError(f"{state.spec.name}: its weights cannot be changed in place")
-        self._begin(("ready",))
         spec = replace(state.spec, model=model, label=label)
+        self._begin(("ready",), f"changing to {spec.name}")
         self._in_background(lambda: self._switch(spec))
 
     def sleep(self) -> None:
@@ -49,16 +49,17 @@ class Exchange:
                 f"{state.spec.name}: it cannot sleep; vLLM can on GPUs, with weights that can be "
                 "changed in place: stop it instead"
             )
-        self._begin(("ready",))
+        self._begin(("ready",), "going to sleep")
         self._in_background(lambda: self._rest(self.control.sleep()))
 
     def wake(self) -> None:
         """Begin to read the weights again."""
-        self._begin(("asleep",))
+        self._begin(("asleep",), "waking up")
         self._in_background(lambda: self._rest(self.control.wake()))
 
-    def _begin(self, before: tuple[Any, ...]) -> None:
-        if not self.board.move(before, "switching", problem="", line="", progress=Progress()):
+    def _begin(self, before: tuple[Any, ...], what: str) -> None:
+        now = Progress(what)
+        if not self.board.move(before, "switching", problem="", line="", progress=now):
             state = self.board.state
             raise StudioError(f"{state.spec.name}: the engine is {state.phase}, not {before[0]}")
 
@@ -78,8 +79,9 @@ class Exchange:
 
     def _switch(self, spec: ModelSpec) -> None:
         check_exchange(spec)
+        what = self.board.state.progress
         files = model_files(spec.model, self._tell_download)
-        self.board.note(progress=Progress())
+        self.board.note(progress=what)
         done = self.control.switch(files)
         if done["ok"]:
             self._settle(spec, files, done)

@@ -147,10 +147,12 @@ class Fleet:
         holders = list(self._holders())
         used = {index for _, held, _ in holders for index in held.gpus or found}
         if len(free := [index for index in found if index not in used]) < count:
+            needed = f"{count} GPU{'s' * (count > 1)} needed"
             raise StudioError(
-                f"{spec.name}: {count} of the {len(found)} GPUs are needed, {len(free)} are free; "
+                f"{spec.name}: {needed}, {len(free)} of {len(found)} free; "
                 + " and ".join(f"{held.name}{whose}" for _, held, whose in holders)
-                + " must be stopped first, or give it fewer",
+                + " must be stopped first"
+                + ", or give it fewer" * (count > 1),
                 {"in_the_way": [name for name, _, _ in holders]},
             )
         return replace(spec, gpus=tuple(free[:count]))
@@ -249,7 +251,7 @@ class Fleet:
             if state.is_live and state.spec.engine != "endpoint":
                 yield state.id, state.spec, ""
         for each in neighbours(self.folder, self._kept):
-            yield each.id, each.spec, f", an engine of process {each.owner}"
+            yield each.id, each.spec, f" (an engine of process {each.owner})"
 
     def _look_back(self, folder: Path) -> str:
         """Adopt or clean what lies in the folder of an engine; says which."""

@@ -75,8 +75,14 @@ class Generations(Background):
             "in_the_way": self.serving.named(_ids(job.told)),
             "wishes": {name: asdict(wish) for name, wish in self.wishes.items()},
             # What a process says beside its data may name models: only a failure is worth that.
-            "talk": list(job.talk[-12:]) if job.state == "failed" else [],
+            "talk": _beside(job) if job.state == "failed" else [],
         }
+
+
+def _beside(job: Job) -> list[str]:
+    """The last of what it said that is not in the error itself."""
+    told = {line.strip() for line in f"error: {job.error}".splitlines()}
+    return [line for line in job.talk if line not in told][-12:]
 
 
 def _ids(told: Mapping[str, Any]) -> list[str]:

@@ -117,8 +117,15 @@ function wishFields(trial) {
   return [select, field("gpus", "GPUs per model", { min: 1, max: 64 }), field("price", "Price per hour", { min: 0, step: "any", placeholder: "none" })];
 }
 function makingRoom(engines, stop) {
-  const names = Object.values(engines).join(" and ");
-  return names && h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: stop }, `Stop ${names} and generate`), h("p", { class: "ms-hint" }, "They are the Serve tab's and can be started there again."));
+  const all = Object.values(engines), names = all.join(" and "), words = `Stop ${names} and generate`;
+  const button = h("button", { type: "button", class: "ms-button", onclick: async () => {
+    button.disabled = true;
+    button.textContent = `Stopping ${names} …`; // an engine takes some seconds
+    await stop();
+    button.disabled = false;
+    button.textContent = words;
+  } }, words);
+  return names && h("div", { class: "ms-row" }, button, h("p", { class: "ms-hint" }, `${all.length > 1 ? "They are" : "It is"} the Serve tab's and can be started there again.`));
 }
 function costOf(job) {
   const price = job.wishes[job.trial]?.price;

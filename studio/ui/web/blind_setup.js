@@ -28,7 +28,7 @@ function setupView(desk) {
   const overlap = count("bl-overlap", 25, 0, 100), repeats = count("bl-repeats", 5, 0, 50), identical = count("bl-identical", 5, 0, 50);
   const excluded = exclusionFields(), compareField = fieldOf("Shown to raters", compare);
   compareField.hidden = true;
-  const create = h("button", { type: "submit", class: "ms-button ms-primary" }, "Create the trial");
+  const create = h("button", { type: "submit", class: "ms-button ms-primary", disabled: true }, "Create the trial");
 
   // ---- models ---------------------------------------------------------------------------------
   function modelRow(index) {
@@ -154,6 +154,7 @@ function setupView(desk) {
     sampling.value = "careful";
     showModels(firstChoice());
     if (desk.isDemo) demonstrate();
+    create.disabled = false;
     planNow();
   });
   return { element: form, close: () => clearTimeout(timer) };

@@ -109,7 +109,7 @@ function copyByHand(text) { // over plain http the clipboard interface is shut
 // What went wrong, one problem a line.
 const alertBox = (text) => {
   // The first word becomes a sentence's, unless it may be a name.
-  const begun = text.replace(/^(the|these|this|an?|merging|checking|cancelling|expected|unknown)\b/, (word) => word[0].toUpperCase() + word.slice(1));
+  const begun = text.replace(/^(the|these|this|it|an?|merging|checking|cancelling|expected|unknown)\b/, (word) => word[0].toUpperCase() + word.slice(1));
   const lines = begun.split("\n").filter((line) => line && !line.startsWith("   "));
   return h("div", { class: "ms-alert", role: "alert" }, lines.length > 1
     ? [h("p", {}, lines[0]), h("ul", {}, lines.slice(1).map((line) => h("li", {}, line.replace(/^- /, ""))))]

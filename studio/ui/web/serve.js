@@ -27,6 +27,7 @@ function engineKind() { // the one that was chosen, where it can be had
 }
 function changed(withModels = false) {
   keep();
+  plan.tell(null);
   if (withModels) findModels(true);
   findPlan();
 }
@@ -86,13 +87,16 @@ async function poll() {
   const wasOffline = !offline.hidden;
   offline.hidden = !answer.offline;
   if (answer.error) { engines.tell(answer.offline ? null : answer.error); return; }
-  const wasOwner = state?.access.owner;
+  const wasOwner = state?.access.owner, ran = (state?.engines || []).filter((each) => each.is_live);
   state = answer;
   const owner = answer.access.owner;
   board.hidden = !owner;
   closed.hidden = owner;
   if (!owner) { closed.lastChild.textContent = answer.access.token_set ? "Starting engines and talking to them is for the owner of this studio: enter the owner token at the top." : "Serving is off: this studio can be reached by others and has no owner token; start it with STUDIO_OWNER_TOKEN."; return; }
-  if (!wasOwner || wasOffline) { findModels(true); findPlan(); } else findModels();
+  const isRoomier = ran.some((old) => !state.engines.some((each) => each.id === old.id && each.is_live));
+  if (isRoomier) plan.tell(null); // what was said before may be wrong now
+  if (!wasOwner || wasOffline) findModels(true); else findModels();
+  if (!wasOwner || wasOffline || isRoomier) findPlan();
   engines.show(answer);
   chat.show();
 }

@@ -11,7 +11,7 @@ function chatPanel(desk) {
   const told = h("div", { "aria-live": "polite" });
   const sampling = samplingForm({ ...desk, keep: () => { desk.keep(); told.replaceChildren(); } });
   const format = formatForm({ model: () => engine()?.spec.model || null, system: () => system.value, text: () => text.value, formats: sampling.formats, changed: desk.changed });
-  const empty = h("p", { class: "ms-hint" }, "Start an engine to talk to it.");
+  const empty = h("p", { class: "ms-hint" });
   const body = h("div", { class: "ms-talk" },
     h("div", { class: "ms-row" }, pick, sampling.preset),
     labelled("System message", system), turns, text, h("div", { class: "ms-row ms-act" }, send, stop, again, clear), told, format.element, sampling.element);
@@ -30,6 +30,7 @@ function chatPanel(desk) {
       look(true);
     }
     empty.hidden = talking.length > 0;
+    put(empty, desk.engines().some((each) => each.phase === "starting") ? "It can be talked to as soon as it is ready." : "Start an engine to talk to it.");
     body.hidden = talking.length === 0;
     if (!talking.length) return;
     if (!opened) { opened = true; sampling.open().then((isOpen) => { opened = isOpen; format.refresh(); }); }

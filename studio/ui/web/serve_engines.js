@@ -118,7 +118,7 @@ function updateProgress(work, engine) {
   line.firstChild.style.width = isCounted ? `${(100 * done) / total}%` : "";
   if (isCounted) line.setAttribute("aria-valuenow", Math.round((100 * done) / total));
   else line.removeAttribute("aria-valuenow");
-  const what = engine.phase === "starting" || isCounted ? phase : PHASES[engine.phase];
+  const what = engine.phase === "stopping" ? PHASES.stopping : phase;
   const age = Math.max(0, Date.now() / 1000 - engine.since);
   work.lastChild.textContent = [isCounted ? `${what}: ${phase === "downloading" ? `${bytes(done)} of ${bytes(total)}` : `${done} of ${total}`}` : `${what} …`, `${duration(age)} so far`].join(" · ");
 }

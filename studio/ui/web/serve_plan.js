@@ -93,26 +93,33 @@ function planView(plan) {
 }
 
 function bars(plan) {
-  const rows = [];
-  for (const model of plan.models) {
+  const rows = [], given = plan.models.flatMap((model) => model.gpus);
+  const isShared = plan.arrangement === "side by side" && !plan.gpus.length; // one memory for all of them
+  if (isShared) rows.push(bar(plan, plan.models.map((model) => model.label), inAll(plan), "memory"));
+  for (const model of isShared ? [] : plan.models) {
     const row = model.chosen || model.rows.filter((each) => each.weights).at(-1);
     if (!row) continue;
     const isInTurn = plan.arrangement === "one at a time"; // then each model has the same GPUs: one bar stands for all of them
-    const given = isInTurn && model.gpus.length > 1 ? [`each of GPU ${inWords(model.gpus)}`] : model.gpus.map((index) => `GPU ${index}`);
-    const places = given.length ? given : [plan.gpus.length ? "each GPU" : "memory"];
-    for (const place of places) rows.push(bar(plan, model, row, place));
+    const named = isInTurn && model.gpus.length > 1 ? [`each of GPU ${inWords(model.gpus)}`] : model.gpus.map((index) => `GPU ${index}`);
+    const places = named.length ? named : [plan.gpus.length ? "each GPU" : "memory"];
+    for (const place of places) rows.push(bar(plan, [model.label], row, place));
   }
   if (!rows.length) return null;
   const legend = h("ul", { class: "ms-legend" }, PARTS.map(([, text, colour]) => h("li", {}, h("span", { class: "ms-swatch", style: `background:${colour}` }), text)));
-  return h("div", { class: "ms-gpus" }, rows, legend);
+  const idle = given.length ? plan.gpus.map((gpu) => gpu.index).filter((index) => !given.includes(index)) : [];
+  return h("div", { class: "ms-gpus" }, rows, idle.length > 0 && h("p", { class: "ms-hint" }, `GPU ${inWords(idle)}: not needed.`), legend);
 }
-function bar(plan, model, row, place) {
+function inAll(plan) {
+  const sum = Object.fromEntries(PARTS.map(([name]) => [name, plan.models.reduce((whole, model) => whole + model.chosen[name], 0)]));
+  return { ...sum, reserve: plan.memory - sum.weights - sum.kv - sum.overhead };
+}
+function bar(plan, labels, row, place) {
   const sizes = PARTS.map(([name]) => Math.max(0, row[name]));
   const whole = Math.max(plan.memory, sizes[0] + sizes[2]);
   const limit = plan.utilisation * plan.memory; // what the engine may take at most
   const words = PARTS.map(([, text], at) => `${text} ${gib(sizes[at])}`).join(", ");
   return h("div", { class: "ms-gpu" },
-    h("div", { class: "ms-gpu-name" }, h("strong", {}, place), h("span", { class: "ms-soft" }, shortOf(model.label))),
+    h("div", { class: "ms-gpu-name" }, h("strong", {}, place), h("span", { class: "ms-soft" }, labels.map(shortOf).join(", "))),
     h("div", { class: "ms-stack", role: "img", "aria-label": `${place}: ${words}`, title: words },
       PARTS.map(([name, , colour], at) => h("div", { class: `ms-stack-${name}`, style: `width:${(100 * sizes[at]) / whole}%;background:${colour}` })),
       row.kv < 0 && h("div", { class: "ms-limit", title: `${gib(limit)} may be used`, style: `left:${(100 * limit) / whole}%` })));
@@ -149,7 +156,8 @@ function severalView(several) {
 function costsView(plan) {
   const priced = plan.costs.some((step) => step.price > 0);
   const total = plan.costs.reduce((sum, step) => sum + step.price, 0);
-  return h("div", {}, h("table", {}, h("caption", {}, "Time and money, estimated"),
+  return h("div", { class: "ms-several" }, h("table", {}, h("caption", {}, "Time and money, estimated"),
+    h("thead", {}, h("tr", {}, ["Step", "Time", "Where", priced && "Price"].filter(Boolean).map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", {}, plan.costs.map((step) => h("tr", {}, h("th", { scope: "row" }, step.name), h("td", {}, duration(step.seconds)), h("td", { class: "ms-soft" }, step.machine), priced && h("td", {}, step.price.toFixed(2)))))),
   priced && h("p", {}, `Together ${total.toFixed(2)}${plan.saved > 0.005 ? `; ${plan.saved.toFixed(2)} are saved by downloading and merging on a machine without GPUs` : ""}.`));
 }

@@ -110,22 +110,24 @@ def test_no_gpu_is_given_to_two_processes(
     serve, command = pair
     monkeypatch.setattr(fleets, "found_here", lambda: imagine("3x80"))
     first = serve.start(embedded(gpus=(0,)))
-    with pytest.raises(StudioError, match=r"GPU 0 is in use by story, an engine of process \d+"):
+    with pytest.raises(
+        StudioError, match=r"GPU 0 is in use by story \(an engine of process \d+\);"
+    ):
         command.start(embedded("roleplay", gpus=(0,)))
-    with pytest.raises(StudioError, match="the GPUs are in use by story, an engine of") as error:
+    with pytest.raises(StudioError, match=r"the GPUs are in use by story \(an engine") as error:
         command.start(embedded("roleplay"))
     assert error.value.data == {"in_the_way": [first]}
     assert command.placed(embedded("roleplay")).gpus == (1,)
     two = ModelSpec(model=str(DEMO / "base"), tensor_parallel_size=2)
     assert command.placed(two).gpus == (1, 2)
     command.start(command.placed(embedded("roleplay")))
-    with pytest.raises(StudioError, match="GPU 1 is in use by roleplay, an engine of process"):
+    with pytest.raises(StudioError, match=r"GPU 1 is in use by roleplay \(an engine of process"):
         serve.start(embedded("base", gpus=(1,)))
     with pytest.raises(StudioError) as error:
         command.placed(two)
     assert str(error.value) == (
-        "base: 2 of the 3 GPUs are needed, 1 are free; roleplay and story, an engine of process "
-        f"{os.getpid()} must be stopped first, or give it fewer"
+        "base: 2 GPUs needed, 1 of 3 free; roleplay and story (an engine of process "
+        f"{os.getpid()}) must be stopped first, or give it fewer"
     )
 
 
