@@ -26,6 +26,7 @@ from tests.test_architecture import ROOT
 
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 ENDED = ("failed", "stopped")
+TETHER = b"studio.serve.processes.tether"
 
 
 def embedded(model: str | Path = "story", **values: Any) -> ModelSpec:
@@ -40,6 +41,14 @@ def own(tmp_path: Path) -> Iterator[Fleet]:
     fleet.close()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, str]]:
+    """A fleet and its engine that is ready, for tests that leave it so."""
+    fleet = Fleet(tmp_path_factory.mktemp("shared") / "engines")
+    yield fleet, ready(fleet, embedded(open_port=True))
+    fleet.close()
+
+
 def log_of(fleet: Fleet, name: str) -> Path:
     return fleet.folder / name / "log.txt"
 
@@ -47,10 +56,9 @@ def log_of(fleet: Fleet, name: str) -> Path:
 def server_of(fleet: Fleet, name: str) -> int:
     """The process that answers: the tether's child."""
     for pid in belonging(log_of(fleet, name)):
-        if b"studio.serve.embedded" in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0"):
-            arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-            if b"studio.serve.processes.tether" not in arguments:
-                return pid
+        arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        if {b"studio.serve.embedded", TETHER} & {*arguments} == {b"studio.serve.embedded"}:
+            return pid
     raise AssertionError("no server")
 
 
@@ -93,7 +101,12 @@ def test_two_engines_live_side_by_side_and_stop_without_a_trace(own: Fleet) -> N
 
 def test_a_killed_engine_is_seen_and_can_be_started_again(own: Fleet) -> None:
     name = ready(own, embedded())
-    os.kill(server_of(own, name), signal.SIGKILL)
+    server = server_of(own, name)
+    stream = own.engine(name).stream([5] * 4, Sampling(temperature=2.0, max_tokens=400))
+    next(stream)
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(EngineGone):
+        list(stream)
     state = own.wait(name, ENDED, 30)
     assert (state.phase, belonging(log_of(own, name))) == ("failed", set())
     assert "killed from outside" in state.problem
@@ -110,16 +123,6 @@ def test_a_killed_tether_takes_its_engine_along(own: Fleet) -> None:
     os.kill(tether, signal.SIGKILL)
     assert own.wait(name, ENDED, 30).phase == "failed"
     assert belonging(log_of(own, name)) == set()
-
-
-def test_an_answer_under_way_says_that_the_engine_is_gone(own: Fleet) -> None:
-    name = ready(own, embedded())
-    server = server_of(own, name)
-    stream = own.engine(name).stream([5] * 4, Sampling(temperature=2.0, max_tokens=400))
-    next(stream)
-    os.kill(server, signal.SIGKILL)
-    with pytest.raises(EngineGone):
-        list(stream)
 
 
 def test_stop_while_it_starts(own: Fleet) -> None:
@@ -165,17 +168,6 @@ def test_an_idle_engine_stops_by_itself(own: Fleet) -> None:
     assert belonging(log_of(own, name)) == set()
 
 
-def test_load_is_measured(own: Fleet) -> None:
-    name = ready(own, embedded())
-    own.engine(name).complete(QUESTION, Sampling(temperature=2.0, max_tokens=200))
-    end = time.monotonic() + 60
-    while not own.state(name).load.tokens_per_second and time.monotonic() < end:
-        time.sleep(0.1)
-    load = own.state(name).load
-    assert load.tokens_per_second and load.running == 0
-    assert load.memory_bytes and load.memory_bytes > 100e6
-
-
 def test_gpus_are_not_given_twice(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "engines", Machine(has_gpu=True, cores=2))
     try:
@@ -198,15 +190,6 @@ def test_no_pipeline_is_begun_on_the_processor(tmp_path: Path) -> None:
     assert fleet.snapshot() == []
 
 
-def test_an_embedded_engine_does_not_sleep(own: Fleet) -> None:
-    name = ready(own, embedded())
-    with pytest.raises(StudioError, match="it cannot sleep; vLLM can on GPUs"):
-        own.sleep(name)
-    with pytest.raises(StudioError, match="the engine is ready, not asleep"):
-        own.wake(name)
-    assert says(own, name, "story")
-
-
 def test_unknown_engine_and_closed_fleet(own: Fleet) -> None:
     with pytest.raises(StudioError, match='there is no engine "x"'):
         own.state("x")
@@ -215,9 +198,29 @@ def test_unknown_engine_and_closed_fleet(own: Fleet) -> None:
         own.start(embedded())
 
 
-def test_the_state_for_the_page_holds_no_key(own: Fleet) -> None:
-    name = ready(own, embedded(open_port=True))
-    state = own.state(name)
+def test_an_embedded_engine_does_not_sleep(shared: tuple[Fleet, str]) -> None:
+    fleet, name = shared
+    with pytest.raises(StudioError, match="it cannot sleep; vLLM can on GPUs"):
+        fleet.sleep(name)
+    with pytest.raises(StudioError, match="the engine is ready, not asleep"):
+        fleet.wake(name)
+    assert says(fleet, name, "story")
+
+
+def test_load_is_measured(shared: tuple[Fleet, str]) -> None:
+    fleet, name = shared
+    fleet.engine(name).complete(QUESTION, Sampling(temperature=2.0, max_tokens=200))
+    end = time.monotonic() + 60
+    while not fleet.state(name).load.tokens_per_second and time.monotonic() < end:
+        time.sleep(0.1)
+    load = fleet.state(name).load
+    assert load.tokens_per_second and load.running == 0
+    assert load.memory_bytes and load.memory_bytes > 100e6
+
+
+def test_the_state_for_the_page_holds_no_key(shared: tuple[Fleet, str]) -> None:
+    fleet, name = shared
+    state = fleet.state(name)
     assert state.key and state.url.startswith("http://127.0.0.1:")
     assert state.key not in str(state.as_data())
 
@@ -228,8 +231,9 @@ from pathlib import Path
 from studio.serve.processes.fleet import Fleet
 from studio.serve.processes.spec import ModelSpec
 fleet = Fleet(Path(sys.argv[1]))
-for keep in (False, True):
-    name = fleet.start(ModelSpec(model=sys.argv[2], engine="embedded", keep=keep))
+wanted = [ModelSpec(model=sys.argv[2], engine="embedded", keep=keep) for keep in (False, True)]
+names = [fleet.start(spec) for spec in wanted]
+for name in names:
     assert fleet.wait(name, ("ready", "failed"), 90).phase == "ready"
     print(name, flush=True)
 if sys.argv[3] == "end":
