@@ -24,7 +24,7 @@ from tests.ui.blind.test_rating import ASKED, text_by_side, two_secrets
 from tests.ui.canned import canned_trial, plain, prompts
 
 CANARIES = ("zyxomma-merge-7b", "quokkaline-70b")
-MINE = re.compile('"fn_name": ?"(?:join|item|vote)"')
+MINE = re.compile('"fn_name": ?"(?:join|item|vote|skip|undo)"')
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,6 @@ class Secrets:
 def test_swapping_the_models_changes_nothing_in_the_traffic(
     studio: Visited, visit: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, others = [], []
     for trial, secret in zip(("swap-a", "swap-b"), two_secrets(), strict=True):
         texts = text_by_side(secret)
 
@@ -132,28 +131,41 @@ def test_swapping_the_models_changes_nothing_in_the_traffic(
 
         monkeypatch.setattr("studio.arena.trials.trial.secrets", Secrets(secret))
         canned_trial(studio.data / "trials", trial, ("one", "two"), asked=ASKED, write=write)
+    seen, others = [], []
     for trial in ("swap-a", "swap-b"):
         page = visit(studio.url)
+        page.goto("about:blank")
         requests: list[Request] = []
         page.on("requestfinished", lambda request, heard=requests: heard.append(request))
+        page.goto(studio.url)  # heard from the first byte on
+        page.get_by_role("slider").first.wait_for()
         rate(page, trial)
-        for place in range(4):
+        for key, count in (("1", 2), ("s", 2), ("u", 1), ("2", 2), ("3", 3), ("4", 4)):
             settle(page)
-            page.keyboard.press("1")
-            expect(page.locator(".bl-count")).to_have_text(
-                f"{place + 2} of 4" if place < 3 else "4 of 4 rated"
-            )
-        mine = [
-            r for r in requests if re.search('"fn_name": ?"(join|item|vote)"', r.post_data or "")
-        ]
-        told = [described(request) for request in mine]
-        others.append({request.url for request in requests})
+            page.keyboard.press(key)
+            expect(page.locator(".bl-count")).to_have_text(f"{count} of 4")
+        for change in (("", ""), (r'"item": ?"....', '"item":"0000'), ('"4"', '"5"')):
+            refused(page, requests, *change)
+        settle(page)
+        page.keyboard.press("1")
+        expect(page.locator(".bl-count")).to_have_text("4 of 4 rated")
         code = page.evaluate("localStorage.getItem('merge-studio-rater')")
-        seen.append([anonymous(line, code) for line in told])
+        told = [(request, anonymous(described(request), code)) for request in requests]
+        seen.append([line for request, line in told if MINE.search(request.post_data or "")])
+        others.append({line for request, line in told if not MINE.search(request.post_data or "")})
         page.close()
-    assert len(seen[0]) == 6 and "the left text" in "".join(seen[0])
+    assert len(seen[0]) == 12 and "the left text" in "".join(seen[0])
     assert seen[0] == seen[1]
-    assert others[0] == others[1]
+    assert len(others[0]) > 20 and others[0] == others[1]
+
+
+def refused(page: Page, requests: list[Request], old: str, new: str) -> None:
+    """Send the last vote once more, changed, as the page would."""
+    body = next(r.post_data for r in reversed(requests) if '"vote"' in (r.post_data or ""))
+    send = """([url, body]) => fetch(url, {method: "POST", body,
+        headers: {"Content-Type": "application/json"}}).then((answer) => answer.text())"""
+    url = f"{page.url.rstrip('/')}/gradio_api/component_server/"
+    assert '"error"' in page.evaluate(send, [url, re.sub(old, new, body or "")])
 
 
 def described(request: Request) -> str:
@@ -162,7 +174,7 @@ def described(request: Request) -> str:
     assert response is not None
     headers = {key: value for key, value in response.all_headers().items() if key != "date"}
     parts = [request.method, request.url, request.post_data, response.status, headers]
-    return json.dumps([*parts, response.text()])
+    return json.dumps([*parts, response.body().decode("latin-1")])
 
 
 def anonymous(line: str, code: str) -> str:

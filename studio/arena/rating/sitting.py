@@ -8,7 +8,8 @@ another device, and so that many raters and processes can work on one trial:
                      shown (item), skipped (item), undone (item, vote), revealed (item)
 
 Only the item that was shown last can be voted on, once. A vote may be undone until something was
-revealed to its rater.
+revealed to its rater; each new one says how often that happened, so that what was sent before an
+undo, and comes in again, is not taken for a new vote.
 """
 
 import time
@@ -42,11 +43,12 @@ MOST_SKIPS = 2
 class BlindItem:
     """What is shown to a rater: nothing in it depends on which model is on which side.
 
-    `number` of `total`: the place in the rater's list, from 1. `scores`: the names of what may be
-    scored from 1 to 5.
+    `undone`: how often a vote on it was taken back. `number` of `total`: the place in the rater's
+    list, from 1. `scores`: the names of what may be scored from 1 to 5.
     """
 
     item_id: str
+    undone: int
     category: str
     system: str
     messages: tuple[Message, ...]
@@ -100,14 +102,16 @@ class Sitting:
         item_id: str,
         verdict: str,
         *,
+        undone: int | None = None,
         recognised: bool = False,
         comment: str = "",
         scores: Mapping[str, int] | None = None,
     ) -> None:
         """Store a vote; returns when it is safe on disk.
 
-        `verdict` is "a", "b", "tie" or "both_bad". Raises StudioError for a vote on anything but
-        the item shown last, for a second vote, and for values that cannot be.
+        `verdict` is "a", "b", "tie" or "both_bad"; `undone`: as the item said, None if the vote
+        cannot be an old one. Raises StudioError for a vote on anything but the item shown last, for
+        a second vote, for an old one, and for values that cannot be.
         """
         if verdict not in VERDICTS:
             raise StudioError(f'"{verdict}" is no verdict; use one of {", ".join(VERDICTS)}')
@@ -118,6 +122,8 @@ class Sitting:
             raise StudioError("recognised is true or false")
         with locked(self.folder):
             card, shown = self._votable(item_id)
+            if undone not in (None, len(self._undone(item_id))):
+                raise StudioError("this vote was taken back; load the page again to vote anew")
             row = self._row(card, VERDICTS[verdict], shown)
             row |= {"recognised": recognised, "comment": comment, "scores": checked}
             append_votes(self.folder, [Vote(**row)])
@@ -172,6 +178,10 @@ class Sitting:
     def _my_events(self, *kinds: str) -> list[dict[str, Any]]:
         return [e for e in self._log.events_of(self.rater) if e["event"] in kinds]
 
+    def _undone(self, item: str) -> list[str]:
+        """The ids of the votes on an item that were taken back, the latest last."""
+        return [e["vote"] for e in self._my_events("undone") if e["item"] == item]
+
     def _my_votes(self) -> list[Vote]:
         return [v for v in self._log.votes_of(self.rater) if v.item in self._cards]
 
@@ -220,7 +230,7 @@ class Sitting:
     def _row(self, card: Card, verdict: Verdict, shown: str) -> dict[str, Any]:
         """The columns of a vote that do not come from the rater."""
         prompt = self._sheet.prompts[card.prompt]
-        undone = [e["vote"] for e in self._my_events("undone") if e["item"] == card.item]
+        undone = self._undone(card.item)
         moment = time.time()
         return {
             "winner": verdict,
@@ -261,6 +271,7 @@ class Sitting:
         done = len(self._cards) - len(self._pending())
         return BlindItem(
             item_id=card.item,
+            undone=len(self._undone(card.item)),
             category=prompt.category,
             system=prompt.system,
             messages=prompt.messages,

@@ -45,6 +45,7 @@ class RatingDesk:
         sitting.vote(
             item,
             str(request.get("verdict")),
+            undone=request.get("undone") or 0,
             recognised=request.get("recognised", False),
             comment=request.get("comment", ""),
             scores=scores,
@@ -111,6 +112,7 @@ class RatingDesk:
 def _shown(item: BlindItem) -> Answer:
     return {
         "id": item.item_id,
+        "undone": item.undone,
         "category": item.category,
         "system": item.system,
         "messages": [{"role": m.role, "content": m.content} for m in item.messages],

@@ -136,7 +136,7 @@ function ratingView(desk) {
   async function vote(verdict) {
     if (busy || !item || performance.now() - shownAt < SETTLE) return;
     setBusy(true);
-    const cast = item, data = { item: cast.id, verdict, recognised: recognised.checked, comment: comment.value, scores };
+    const cast = item, data = { item: cast.id, undone: cast.undone, verdict, recognised: recognised.checked, comment: comment.value, scores };
     votes.forEach((button) => button.classList.toggle("bl-cast", button.dataset.verdict === verdict));
     let answer = await send("vote", data), wasOffline = false;
     while (answer.offline && !closed) {

@@ -96,8 +96,14 @@ def test_undo_and_skip_bring_the_right_items(trials: Trials, desk: RatingDesk) -
     me = seated(desk)
     first = desk.item(me)["item"]
     second = desk.vote({**me, "item": first["id"], "verdict": "b"})["item"]
-    assert desk.undo(me)["item"] == first
-    assert desk.vote({**me, "item": first["id"], "verdict": "a"})["item"] == second
+    again = desk.undo(me)["item"]
+    assert again == {**first, "undone": 1}
+    old = {**me, "item": first["id"], "undone": 0, "verdict": "b"}
+    for replayed in (old, {**old, "undone": None}, {**old, "undone": "1"}, {**old, "undone": 2}):
+        with pytest.raises(StudioError, match="this vote was taken back"):
+            desk.vote(replayed)
+    voted = {**me, "item": first["id"], "undone": again["undone"], "verdict": "a"}
+    assert desk.vote(voted)["item"] == second
     assert desk.skip({**me, "item": second["id"]})["item"]["id"] not in (first["id"], second["id"])
     rows = (trials.folder / "t1" / "ratings.csv").read_text().splitlines()
     assert len(rows) == 3  # a header, the undone vote and the one that replaced it
