@@ -38,7 +38,8 @@ import csv
 import dataclasses
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,29 @@ class Verdict(StrEnum):
     MODEL_B = "model_b"
     TIE = "tie"
     BOTH_BAD = "tie (bothbad)"
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What a rater may add to a verdict: raises StudioError for what cannot be.
+
+    `scores`: from 1 to 5, by the name of what is scored and the side, as in style_a.
+    """
+
+    recognised: bool = False
+    comment: str = ""
+    scores: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.comment, str) or len(self.comment) > LONGEST_COMMENT:
+            raise StudioError(f"a comment has at most {LONGEST_COMMENT} characters; shorten it")
+        if not isinstance(self.recognised, bool):
+            raise StudioError("recognised is true or false")
+        if not isinstance(self.scores, Mapping):
+            raise StudioError("scores are an object of names and numbers")
+
+
+SILENT = Remarks()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 from studio import __version__
 from studio.arena.prompts.prompt import Message
-from studio.arena.rating.ratings import LONGEST_COMMENT, Verdict, Vote, append_votes, scores_json
+from studio.arena.rating.ratings import SILENT, Remarks, Verdict, Vote, append_votes, scores_json
 from studio.arena.rating.sheet import SEALED_COLUMNS, Card, Sheet, open_sheet
 from studio.arena.rating.sitting_log import EVENTS, log_of
 from studio.arena.trials.design import Reveal, check_label
@@ -101,11 +101,8 @@ class Sitting:
         self,
         item_id: str,
         verdict: str,
-        *,
+        remarks: Remarks = SILENT,
         undone: int | None = None,
-        recognised: bool = False,
-        comment: str = "",
-        scores: Mapping[str, int] | None = None,
     ) -> None:
         """Store a vote; returns when it is safe on disk.
 
@@ -115,18 +112,17 @@ class Sitting:
         """
         if verdict not in VERDICTS:
             raise StudioError(f'"{verdict}" is no verdict; use one of {", ".join(VERDICTS)}')
-        checked = self._checked_scores(scores or {})
-        if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
-            raise StudioError(f"a comment has at most {LONGEST_COMMENT} characters; shorten it")
-        if not isinstance(recognised, bool):
-            raise StudioError("recognised is true or false")
+        said: dict[str, Any] = {
+            "recognised": remarks.recognised,
+            "comment": remarks.comment,
+            "scores": self._checked_scores(remarks.scores),
+        }
         with locked(self.folder):
             card, shown = self._votable(item_id)
             if undone not in (None, len(self._undone(item_id))):
                 raise StudioError("this vote was taken back; load the page again to vote anew")
             row = self._row(card, VERDICTS[verdict], shown)
-            row |= {"recognised": recognised, "comment": comment, "scores": checked}
-            append_votes(self.folder, [Vote(**row)])
+            append_votes(self.folder, [Vote(**row, **said)])
             self._log.catch_up()
 
     def skip(self, item_id: str) -> None:

@@ -6,15 +6,16 @@ from collections import OrderedDict
 from pathlib import Path
 
 from studio.arena.checks.constraints import check
+from studio.arena.rating.ratings import Remarks
 from studio.arena.rating.sheet import open_sheet
 from studio.arena.rating.sitting import BlindItem, Sitting
 from studio.arena.rating.sitting_log import SittingLog
-from studio.errors import StudioError
 from studio.ui.access import Answer, Request
 from studio.ui.blind.raters import Raters
 from studio.ui.blind.trials import Trials
 
 MOST_SITTINGS = 200
+REMARKS = ("recognised", "comment", "scores")
 
 
 class RatingDesk:
@@ -39,17 +40,9 @@ class RatingDesk:
     def vote(self, request: Request) -> Answer:
         """Store a vote; the answer brings the checks of what was judged, and the next item."""
         sitting = self._sitting(request)
-        item, scores = str(request.get("item")), request.get("scores", {})
-        if not isinstance(scores, dict):
-            raise StudioError("scores are an object of names and numbers")
-        sitting.vote(
-            item,
-            str(request.get("verdict")),
-            undone=request.get("undone") or 0,
-            recognised=request.get("recognised", False),
-            comment=request.get("comment", ""),
-            scores=scores,
-        )
+        item, verdict = str(request.get("item")), str(request.get("verdict"))
+        said = {name: request[name] for name in REMARKS if name in request}
+        sitting.vote(item, verdict, Remarks(**said), request.get("undone") or 0)
         answer: Answer = {"stored": item, "checks": _checks(sitting.folder, item)}
         if open_sheet(sitting.folder).reveal == "each":
             answer["models"] = self._models(sitting, item)

@@ -23,7 +23,7 @@ from studio.arena.prompts.prompt import Message
 from studio.arena.rating.amending import amend
 from studio.arena.rating.counted import ballots, tally
 from studio.arena.rating.pack import collect, open_pack, write_pack
-from studio.arena.rating.ratings import FILE, HEADER
+from studio.arena.rating.ratings import FILE, HEADER, Remarks
 from studio.arena.rating.sitting import Sitting
 from studio.arena.trials.answers import Generated
 from studio.arena.trials.design import Compare, Model
@@ -138,7 +138,7 @@ def test_excluded_votes_are_shown_and_do_not_count(tmp_path: Path) -> None:
     sitting = Sitting(tmp_path, "Ann")
     number = 0
     while (item := sitting.next()) is not None:
-        sitting.vote(item.item_id, "a", recognised=number % 3 == 0)
+        sitting.vote(item.item_id, "a", Remarks(recognised=number % 3 == 0))
         number += 1
     found = results(trial)
     assert found.excluded == {"recognised": 4} and found.primary.excluded == 4
@@ -351,7 +351,9 @@ def test_exports_are_what_others_read(tmp_path: Path) -> None:
     sitting = Sitting(tmp_path, "Ann")
     choose = prefers(MERGED, 0.9, random.Random(1))
     while (item := sitting.next()) is not None:
-        sitting.vote(item.item_id, choose(item), comment='<script>alert("x")</script> =1+1')
+        sitting.vote(
+            item.item_id, choose(item), Remarks(comment='<script>alert("x")</script> =1+1')
+        )
     every = ballots(trial)
     rows = list(csv.DictReader(votes_csv(every).splitlines()))
     assert len(rows) == 20 and {row["kind"] for row in rows} == {"counted"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.arena.rating.ratings import FILE, HEADER, Verdict, Vote
+from studio.arena.rating.ratings import FILE, HEADER, Remarks, Verdict, Vote
 from studio.arena.rating.sheet import open_sheet
 from studio.arena.rating.sitting import Sitting
 from studio.arena.rating.sitting_log import SittingLog
@@ -41,7 +41,9 @@ def test_a_sitting_goes_through_every_item_once(tmp_path: Path) -> None:
     numbers = []
     while (item := sitting.next()) is not None:
         numbers.append((item.number, item.total))
-        sitting.vote(item.item_id, "a", recognised=item.number == 3, comment=f"c{item.number}")
+        sitting.vote(
+            item.item_id, "a", Remarks(recognised=item.number == 3, comment=f"c{item.number}")
+        )
     total = len(trial.schedule[0])
     assert numbers == [(number, total) for number in range(1, total + 1)]
     found = votes(tmp_path)
@@ -114,7 +116,7 @@ def test_forged_and_replayed_votes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StudioError, match='"model_a" is no verdict; use one of a, b, tie'):
         sitting.vote(item.item_id, "model_a")
     with pytest.raises(StudioError, match="at most 2000 characters"):
-        sitting.vote(item.item_id, "a", comment="x" * 2001)
+        sitting.vote(item.item_id, "a", Remarks(comment="x" * 2001))
     sitting.vote(item.item_id, "a")
     for again in (sitting, Sitting(tmp_path, "Ann")):
         with pytest.raises(StudioError, match="a vote on this item already"):
@@ -210,10 +212,10 @@ def test_scores_are_checked_and_stored(tmp_path: Path) -> None:
     item = sitting.next()
     assert item is not None and item.scores == ("style",)
     with pytest.raises(StudioError, match='"wit_a" is not scored here'):
-        sitting.vote(item.item_id, "a", scores={"wit_a": 3})
+        sitting.vote(item.item_id, "a", Remarks(scores={"wit_a": 3}))
     with pytest.raises(StudioError, match="style_a is 6; use a whole number from 1 to 5"):
-        sitting.vote(item.item_id, "a", scores={"style_a": 6})
-    sitting.vote(item.item_id, "a", scores={"style_a": 5, "style_b": 1})
+        sitting.vote(item.item_id, "a", Remarks(scores={"style_a": 6}))
+    sitting.vote(item.item_id, "a", Remarks(scores={"style_a": 5, "style_b": 1}))
     assert votes(tmp_path)[0].scores == '{"style_a": 5, "style_b": 1}'
 
 
@@ -270,7 +272,7 @@ def rate_in_a_process(folder: Path, rater: str, count: int) -> None:
     for _ in range(count):
         item = sitting.next()
         assert item is not None
-        sitting.vote(item.item_id, "a", comment='line\nbreak, "quote" =1+1')
+        sitting.vote(item.item_id, "a", Remarks(comment='line\nbreak, "quote" =1+1'))
 
 
 def test_many_raters_and_processes_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -319,10 +321,11 @@ def test_one_rater_in_two_places_stores_one_vote_an_item(tmp_path: Path) -> None
 KILLED = """
 import sys
 from pathlib import Path
+from studio.arena.rating.ratings import Remarks
 from studio.arena.rating.sitting import Sitting
 sitting = Sitting(Path(sys.argv[1]), "Ann")
 while (item := sitting.next()) is not None:
-    sitting.vote(item.item_id, "b", comment="x" * 1500)
+    sitting.vote(item.item_id, "b", Remarks(comment="x" * 1500))
     print(item.item_id, flush=True)
 """
 
