@@ -20,6 +20,8 @@ DEMO = ROOT / "demo" / "models"
 END = 2
 QUESTION = "Guest: Tell me about the lantern.\nHost:"
 MODEL = "roleplay"
+# What was said is the likelier to be said again: nothing but the limit ends such an answer.
+ENDLESS = Sampling(temperature=0.0, presence_penalty=-2.0, frequency_penalty=-2.0, max_tokens=400)
 
 
 def ready(fleet: Fleet, spec: ModelSpec, seconds: float = 240) -> str:

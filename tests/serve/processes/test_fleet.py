@@ -21,7 +21,7 @@ from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.state import EngineState
 from studio.serve.processes.vllm_command import Machine
 from studio.serve.sampling import Sampling
-from tests.serve.engines import DEMO, QUESTION, greedy, ready, text_of
+from tests.serve.engines import DEMO, ENDLESS, QUESTION, greedy, ready, text_of
 from tests.test_architecture import ROOT
 
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
@@ -102,7 +102,7 @@ def test_two_engines_live_side_by_side_and_stop_without_a_trace(own: Fleet) -> N
 def test_a_killed_engine_is_seen_and_can_be_started_again(own: Fleet) -> None:
     name = ready(own, embedded())
     server = server_of(own, name)
-    stream = own.engine(name).stream([5] * 4, Sampling(temperature=2.0, max_tokens=400))
+    stream = own.engine(name).stream([5] * 4, ENDLESS)
     next(stream)
     os.kill(server, signal.SIGKILL)
     with pytest.raises(EngineGone):
