@@ -29,8 +29,8 @@ class Merged:
 
 
 def layer_of(name: str) -> int:
-    """The layer a tensor of the toy architectures belongs to."""
-    found = re.search(r"layers\.(\d+)\.", name)
+    """The layer a tensor belongs to."""
+    found = re.search(r"\b(?:layers|h)\.(\d+)\.", name)
     return int(found[1]) if found else OUTSIDE
 
 
