@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from studio.serve.processes.state import EngineState
     from studio.serve.sampling import Sampling
 
+SIZES = ("tensor_parallel_size", "pipeline_parallel_size")
+
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this module's commands to the parser."""
@@ -106,11 +108,11 @@ def _spec(model: str, parsed: argparse.Namespace) -> "ModelSpec":
     from studio.serve.processes.machine import default_engine
     from studio.serve.processes.spec import ModelSpec
 
+    sizes = {name: getattr(parsed, name) for name in SIZES}
     return ModelSpec(
         model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         engine=parsed.engine or default_engine(),
-        tensor_parallel_size=parsed.tensor_parallel_size or 1,
-        pipeline_parallel_size=parsed.pipeline_parallel_size or 1,
+        **{name: size for name, size in sizes.items() if size is not None},
         gpus=parsed.gpus,
         dtype=parsed.dtype,
         quantisation=parsed.quantisation,

@@ -21,9 +21,9 @@ class Identity:
 
     `label` is what people call it. `fingerprint` is the checkpoint's (see studio.weights), None
     where the files are not here. `dtype` is what it computes in ("bfloat16"), `quantisation` how
-    its weights are packed ("fp8_per_tensor"), None if they are not. `engine` and
-    `tensor_parallel_size` change the last bits of a number, and so, now and then, a token. `ends`:
-    the ids of the tokens that end an answer, as the model's files tell.
+    its weights and its cache are packed ("fp8_per_tensor, fp8 cache"), None if they are not.
+    `engine` and `tensor_parallel_size` change the last bits of a number, and so, now and then, a
+    token. `ends`: the ids of the tokens that end an answer, as the model's files tell.
     """
 
     label: str

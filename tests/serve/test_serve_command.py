@@ -65,6 +65,8 @@ def test_serve_tells_where_it_is_and_stops_on_ctrl_c(tmp_path: Path) -> None:
     [
         ((str(DEMO / "nowhere"),), "there is no such folder"),
         ((str(DEMO / "story"), "--tp", "2"), "the embedded engine runs in one process"),
+        ((str(DEMO / "story"), "--tp", "0"), "parallel sizes are whole numbers from 1"),
+        ((str(DEMO / "story"), "--plan-only", "--tp", "0"), "tensor parallel size is 0"),
         ((str(DEMO / "story"), "--prompt", "x", "--preset", "hot"), 'there is no preset "hot"'),
     ],
 )

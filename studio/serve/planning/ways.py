@@ -115,15 +115,20 @@ def incapable(way: Way, gpu: Gpu) -> str:
     """Why this GPU, or the processor, cannot compute so; empty if it can."""
     name = way.quantisation.name
     if gpu.name == CPU:
-        if way.pp > 1:
-            return NO_PIPELINE
-        return f"{name} does not run on the CPU" if way.quantisation.online else ""
+        return beyond_cpu(way.pp, name if way.quantisation.online else "")
     least = NEEDS.get(name, LEAST_CAPABILITY)
     if way.quantisation.bits and gpu.capability < least:
         return f"{name} needs compute capability {least}, {gpu.name} has {gpu.capability}"
     if way.dtype == "bfloat16" and gpu.capability < 8:
         return f"bfloat16 needs compute capability 8.0, {gpu.name} has {gpu.capability}"
     return ""
+
+
+def beyond_cpu(pp: int, quantisation: str) -> str:
+    """Why the processor cannot compute so; empty if it can. `quantisation`: on line, or empty."""
+    if pp > 1:
+        return NO_PIPELINE
+    return f"{quantisation} does not run on the CPU" if quantisation else ""
 
 
 def host_need(shape: Shape, way: Way, memory: int) -> Need:

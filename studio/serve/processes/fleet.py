@@ -15,7 +15,7 @@ from studio.errors import StudioError
 from studio.serve.endpoint import Endpoint
 from studio.serve.engine import Identity
 from studio.serve.planning.gpus import found_here
-from studio.serve.planning.ways import NO_PIPELINE
+from studio.serve.planning.ways import beyond_cpu
 from studio.serve.processes.board import Board
 from studio.serve.processes.keeper import Keeper
 from studio.serve.processes.log import tail
@@ -232,8 +232,8 @@ class Fleet:
         if spec.engine == "endpoint":
             return
         if not self._machine.has_gpu:
-            if spec.pipeline_parallel_size > 1:
-                raise StudioError(f"{spec.name}: {NO_PIPELINE}")
+            if why := beyond_cpu(spec.pipeline_parallel_size, spec.quantisation or ""):
+                raise StudioError(f"{spec.name}: {why}")
             return
         for name, held, whose in self._holders():
             shared = set(spec.gpus) & set(held.gpus)

@@ -7,6 +7,7 @@ from typing import Any
 
 from studio.errors import StudioError
 from studio.serve.engine import Identity
+from studio.serve.planning.quantisation import online
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.processes.vllm_command import Machine
 from studio.serve.special_tokens import SpecialTokens, end_tokens, tokens_of
@@ -74,6 +75,7 @@ def check(spec: ModelSpec) -> None:
             f"ranks; use a tensor parallel size that divides {heads}"
         )
     packed = _packing(config)
+    online(spec.quantisation or "none")
     if packed is not None and spec.quantisation is not None:
         raise StudioError(
             f"{spec.name}: its files are quantised already ({packed}); start it "
@@ -138,11 +140,13 @@ def reloads_in_place(spec: ModelSpec, files: ModelFiles) -> bool:
 
 def identity_of(spec: ModelSpec, files: ModelFiles) -> Identity:
     """Who answers, if an engine made as `spec` says has these files in it."""
+    cache = "" if spec.kv_cache == "auto" else f"{spec.kv_cache} cache"
+    packed = (spec.quantisation or files.quantisation, cache)
     return Identity(
         label=spec.name,
         engine=spec.engine,
         dtype=spec.dtype,
-        quantisation=spec.quantisation or files.quantisation,
+        quantisation=", ".join(filter(None, packed)) or None,
         fingerprint=files.fingerprint,
         tensor_parallel_size=spec.tensor_parallel_size,
         ends=files.ends,

@@ -17,8 +17,9 @@ class ModelSpec:
     `label`: what people call it, by default the last part of `model`. `gpus`: the indices it may
     use, () for all. `quantisation`: vLLM's name of an on-line quantisation ("fp8_per_tensor").
     `max_model_len`: tokens of prompt and answer together, None for the model's own.
-    `kv_cache_gib`: memory for the cache of keys and values, in GiB; on GPUs None gives it what
-    `gpu_memory_utilization` leaves, on a CPU None is 1. `enforce_eager`: start fast, answer
+    `kv_cache`: what the cache of keys and values holds, "auto" as the model computes, or "fp8";
+    `kv_cache_gib`: its memory in GiB; on GPUs None gives it what `gpu_memory_utilization` leaves,
+    on a CPU None is 1. `enforce_eager`: start fast, answer
     slower; None: only on a CPU. `idle_minutes`: stop by itself when unused for so long. `keep`: go
     on when the studio ends, for the next one to find. `open_port`: listen on a port of 127.0.0.1
     for other programs, instead of a private socket. `url` and `key`: an endpoint's; `files`: the
@@ -35,6 +36,7 @@ class ModelSpec:
     quantisation: str | None = None
     max_model_len: int | None = None
     gpu_memory_utilization: float = 0.92
+    kv_cache: str = "auto"
     kv_cache_gib: float | None = None
     enforce_eager: bool | None = None
     idle_minutes: float | None = None
@@ -73,7 +75,11 @@ class ModelSpec:
             ),
             (self.dtype not in DTYPES, f'dtype is "{self.dtype}"; use one of {", ".join(DTYPES)}'),
             (
-                self.quantisation is not None and self.engine == "embedded",
+                self.kv_cache not in ("auto", "fp8"),
+                f'the cache is to hold "{self.kv_cache}"; use auto or fp8',
+            ),
+            (
+                self.engine == "embedded" and (self.quantisation, self.kv_cache) != (None, "auto"),
                 "the embedded engine does not quantise; use vllm",
             ),
             (

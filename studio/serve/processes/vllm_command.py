@@ -74,6 +74,8 @@ def vllm_command(spec: ModelSpec, place: Place, machine: Machine, *, reloads: bo
         command += ["--worker-extension-cls", "studio.serve.plugin.extension.Extension"]
     if spec.quantisation is not None:
         command += ["--quantization", spec.quantisation]
+    if spec.kv_cache != "auto":
+        command += ["--kv-cache-dtype", spec.kv_cache]
     if spec.max_model_len is not None:
         command += ["--max-model-len", str(spec.max_model_len)]
     if spec.enforce_eager or (spec.enforce_eager is None and not machine.has_gpu):

@@ -122,6 +122,7 @@ def _spec(plan: Plan, label: str, engine: EngineKind, idle: float | None) -> Mod
         gpus=model.gpus,
         dtype=way.dtype if model.gpus else "auto",
         quantisation=way.quantisation.name if way.quantisation.online else None,
+        kv_cache=plan.wish.kv_cache,
         max_model_len=plan.length,
         gpu_memory_utilization=way.utilisation,
         kv_cache_gib=None if model.gpus else max(need.kv / GIB, SMALLEST_CACHE),

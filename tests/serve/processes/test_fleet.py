@@ -181,12 +181,21 @@ def test_gpus_are_not_given_twice(tmp_path: Path) -> None:
         fleet.close()
 
 
-def test_no_pipeline_is_begun_on_the_processor(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pipeline_parallel_size": 2}, "story: no pipeline runs on the CPU"),
+        ({"quantisation": "fp8_per_tensor"}, "story: fp8_per_tensor does not run on the CPU"),
+    ],
+)
+def test_what_the_processor_cannot_is_not_begun(
+    tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
     fleet = Fleet(tmp_path / "engines", Machine(has_gpu=False, cores=2))
-    piped = embedded(engine="vllm", pipeline_parallel_size=2)
+    spec = embedded(engine="vllm", **values)
     for begin in (fleet.placed, fleet.start):
-        with pytest.raises(StudioError, match="story: no pipeline runs on the CPU"):
-            begin(piped)
+        with pytest.raises(StudioError, match=message):
+            begin(spec)
     assert fleet.snapshot() == []
 
 

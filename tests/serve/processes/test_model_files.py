@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,20 @@ def test_quantised_files_stay_as_they_were_started(tmp_path: Path) -> None:
         check_exchange(ModelSpec(model=model))
     assert not reloads_in_place(ModelSpec(model="m"), found)
     assert identity_of(ModelSpec(model="m"), found).quantisation == "gptq"
+    cached = ModelSpec(model="m", kv_cache="fp8")
+    assert identity_of(cached, found).quantisation == "gptq, fp8 cache"
+    assert identity_of(cached, replace(found, quantisation=None)).quantisation == "fp8 cache"
 
 
 def test_weights_packed_as_they_come_are_not_replaced() -> None:
     files = model_files(str(STORY))
     assert reloads_in_place(ModelSpec(model="m"), files)
     assert not reloads_in_place(ModelSpec(model="m", quantisation="fp8_per_tensor"), files)
+
+
+def test_a_quantisation_that_vllm_does_not_know_is_refused() -> None:
+    with pytest.raises(StudioError, match='"fp7" is not an on-line quantisation of vLLM'):
+        check(ModelSpec(model=str(STORY), quantisation="fp7"))
 
 
 def test_heads_must_divide() -> None:

@@ -54,9 +54,10 @@ def test_vllm_command_on_a_cpu() -> None:
 
 
 def test_vllm_command_on_gpus() -> None:
-    wanted = spec(max_model_len=4096, kv_cache_gib=2.5, gpu_memory_utilization=0.9)
+    wanted = spec(kv_cache="fp8", max_model_len=4096, kv_cache_gib=2.5, gpu_memory_utilization=0.9)
     assert vllm_command(wanted, PLACE, GPU, reloads=True) == [
         *BASE, *RELOADS,
+        "--kv-cache-dtype", "fp8",
         "--max-model-len", "4096",
         "--gpu-memory-utilization", "0.9",
         "--kv-cache-memory-bytes", "2684354560",
@@ -163,6 +164,11 @@ def test_environment_of_an_embedded_engine_knows_nothing_of_vllm() -> None:
         ({"max_model_len": 0}, "max_model_len is 0"),
         ({"gpu_memory_utilization": 1.2}, "gpu_memory_utilization is 1.2"),
         ({"kv_cache_gib": 0}, "kv_cache_gib is 0"),
+        ({"kv_cache": "int4"}, 'the cache is to hold "int4"; use auto or fp8'),
+        (
+            {"engine": "embedded", "tensor_parallel_size": 1, "kv_cache": "fp8"},
+            "the embedded engine does not quantise",
+        ),
         ({"idle_minutes": -1}, "idle_minutes is -1"),
     ],
 )

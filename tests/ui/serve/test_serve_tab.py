@@ -138,7 +138,7 @@ def test_plan_refuses(request_: dict[str, Any], message: str) -> None:
 def test_what_was_planned_is_what_is_started() -> None:
     config = json.loads((Path(STORY) / "config.json").read_text())
     shape = read_shape(config | {"hidden_size": 8192, "num_hidden_layers": 30}, "m")
-    wish = Wish(quantisation="fp8", length=500, tp=2)
+    wish = Wish(quantisation="fp8", kv_cache="fp8", length=500, tp=2)
     plan = make_plan({"a/m": shape, "n": shape}, imagine("4x80"), wish)
     with pytest.raises(StudioError, match="hardware that is not here"):
         specs_of(plan, "vllm", ["a/m"], None)
@@ -147,6 +147,7 @@ def test_what_was_planned_is_what_is_started() -> None:
     assert (one.model, one.label, one.tensor_parallel_size, one.gpus) == ("a/m", "m", 2, (0, 1))
     assert (other.gpus, other.quantisation, other.max_model_len) == ((2, 3), "fp8_per_tensor", 500)
     assert (one.dtype, one.kv_cache_gib, one.idle_minutes) == ("bfloat16", None, 5.0)
+    assert one.kv_cache == other.kv_cache == "fp8"
 
 
 def test_actions_that_cannot_be(desks: tuple[ServeDesk, TryDesk]) -> None:
