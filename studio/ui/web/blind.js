@@ -19,7 +19,7 @@ const results = (trial) => enter(resultsView({ trial, leave: openList }));
 
 function trialList() {
   const box = h("div", { class: "bl-list" });
-  const head = h("div", { class: "ms-toolbar" }, h("div", {}, h("h2", {}, "Blind trials"), h("p", { class: "ms-hint" }, "Two answers, no names: is the merge really better?")), h("div", { class: "ms-row bl-new" }));
+  const head = h("div", { class: "ms-toolbar" }, h("div", {}, h("h2", {}, "Blind trials"), h("p", { class: "ms-hint" }, "Two answers, no names: is the merge really better?")), h("div", { class: "ms-row" }));
   const said = h("div", { "aria-live": "polite" });
   return { element: h("div", {}, head, packChooser, said, box), box, said, action: head.lastChild, owner: null, cards: new Map() };
 }

@@ -18,7 +18,7 @@ function ratingView(desk) {
   const comment = h("textarea", { class: "ms-text bl-comment", rows: 2, maxlength: 2000, "aria-label": "Comment on this pair", hidden: true });
   const scoring = h("div", { class: "bl-scoring", hidden: true });
   const votes = VERDICTS.map(([verdict, text, key]) => h("button", { type: "button", class: "ms-button bl-vote", "data-verdict": verdict, "aria-keyshortcuts": key, disabled: true, onclick: () => vote(verdict) },
-    h("span", { class: "bl-vote-text" }, text), h("kbd", {}, key)));
+    h("span", {}, text), h("kbd", {}, key)));
   const small = (text, key, action, more) => h("button", { type: "button", class: "ms-button ms-small", "aria-keyshortcuts": key, onclick: action, ...more }, text, h("kbd", {}, key));
   const undo = small("Undo", "U", () => act("undo"), { disabled: true });
   const skip = small("Skip", "S", () => item && act("skip", { item: item.id }));
@@ -116,7 +116,7 @@ function ratingView(desk) {
     const turns = item.messages.slice(0, -1), request = item.messages.at(-1).content;
     const earlier = [item.system && ["Instructions", item.system], ...turns.map((turn) => [turn.role === "user" ? "User" : "Assistant", turn.content])].filter(Boolean);
     task.replaceChildren(
-      earlier.length ? h("details", { class: "ms-details bl-earlier", open: earlier.length < 8 && earlier.map((each) => each[1]).join("").length < 1500 },
+      earlier.length ? h("details", { class: "ms-details", open: earlier.length < 8 && earlier.map((each) => each[1]).join("").length < 1500 },
         h("summary", {}, turns.length ? `What came before (${earlier.length})` : "Instructions to the model"),
         h("div", { class: "bl-turns", tabindex: "0", role: "region", "aria-label": "What came before" }, earlier.map(([who, text]) => h("div", { class: "bl-turn" }, h("span", { class: "ms-label" }, who), proseOf(text, isPlain))))) : "",
       h("div", { class: "bl-request" }, h("span", { class: "ms-label" }, "Request"), proseOf(request, isPlain)));

@@ -3,7 +3,7 @@
 function proseOf(text, isPlain) {
   const box = h("div", { class: "ms-prose", dir: "auto" });
   if (isPlain) {
-    box.append(h("div", { class: "ms-plain" }, text));
+    box.append(h("div", { class: "ms-prose-plain" }, text));
     return box;
   }
   const lines = text.replace(/\r\n?/g, "\n").split("\n");

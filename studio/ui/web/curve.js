@@ -6,7 +6,7 @@ const FINE = 0.01, COARSE = 0.1, SNAP = 0.05;
 // act: { move(line, anchor, value, isFinal), add(line), remove(line, anchor) }
 function makeCurve(view, act) {
   const ground = s("g"), back = s("g"), middle = s("g"), front = s("g");
-  const svg = s("svg", { class: "ms-curve", role: "group" }, ground, back, middle, front);
+  const svg = s("svg", { role: "group" }, ground, back, middle, front);
   const box = h("div", { class: "ms-chart" }, svg);
   let width = 480, scale = null, points = [], paths = [], tints = [], drawn = "", standing = "";
 

@@ -2,7 +2,7 @@
 const GRAPH = { tall: 32, between: 12, most: 190, gap: 34, narrow: 24 };
 
 function makeGraph(desk, openStage) {
-  const svg = s("svg", { class: "ms-graph", role: "group", "aria-label": "The stages of the recipe" });
+  const svg = s("svg", { role: "group", "aria-label": "The stages of the recipe" });
   const box = h("div", { class: "ms-chart" }, svg);
   let width = 480, drawn = "";
 

@@ -27,7 +27,7 @@ function numberField(options) { // { key, label, value(), placeholder?(), set(va
 
 function lineBlock(line, name, desk) {
   const { rule, key, spans } = line;
-  const beyond = h("p", { class: "ms-hint ms-beyond", hidden: true }, "Outside 0 … 1: extrapolates beyond an input.");
+  const beyond = h("p", { class: "ms-hint", hidden: true }, "Outside 0 … 1: extrapolates beyond an input.");
   const cells = rule.anchors.map((_, k) => {
     const where = anchorTitle(rule.anchors, spans[0], k);
     const { field, show } = numberField({

@@ -173,7 +173,7 @@ function updateBar(work, job) {
 
 function madeView(results) {
   if (!results.length) return [];
-  return [h("details", { class: "ms-details ms-made" }, h("summary", {}, `Made so far: ${results.length}`),
+  return [h("details", { class: "ms-details" }, h("summary", {}, `Made so far: ${results.length}`),
     h("ul", { class: "ms-paths" }, results.map((result) => h("li", {}, h("strong", {}, result.name), " ",
       h("time", { datetime: new Date(1000 * result.made).toISOString() }, new Date(1000 * result.made).toLocaleString()), h("code", {}, result.path), onward(result.path, result.name)))))];
 }

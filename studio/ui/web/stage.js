@@ -14,7 +14,7 @@ function stageCard(stage, index, desk) {
   const reset = h("button", { type: "button", class: "ms-button ms-small", "data-key": `s${index}-reset`, "aria-label": `Reset ${title}`,
     title: "This stage as the recipe had it when it was opened", onclick: () => desk.resetStage(index) }, "Reset");
   const isUsed = isResult || desk.recipe().stages.some((other) => modelsOf(other).includes(stage.name));
-  const impact = h("p", { class: "ms-hint ms-impact", hidden: true });
+  const impact = h("p", { class: "ms-hint", hidden: true });
   const element = h("section", { class: "ms-card ms-stage", id: `ms-stage-${index}`, tabindex: -1, "aria-label": `Stage ${index + 1}: ${title}` },
     h("div", { class: "ms-row ms-stage-head" },
       h("span", { class: "ms-number", "aria-hidden": "true", style: `background:${desk.stageColour(index)}` }, index + 1),
@@ -27,7 +27,7 @@ function stageCard(stage, index, desk) {
       h("dt", {}, isSlerp ? `t = ${k}` : METHODS[stage.method].needs_base && k === 0 ? "base" : `input ${k + 1}`),
       h("dd", {}, swatch(desk.colour(model)), reference(model),
         isSlerp && k === 0 && h("span", { class: "ms-quiet ms-note" }, "base"))))),
-    !isUsed && h("p", { class: "ms-warn ms-plain" }, "No other stage uses this one yet: choose it as an input of the stage that should."),
+    !isUsed && h("p", { class: "ms-warn" }, "No other stage uses this one yet: choose it as an input of the stage that should."),
     blocks.map((block) => block.element), impact);
   return {
     element,

@@ -10,7 +10,7 @@ const chooser = h("input", { type: "file", accept: ".yaml,.yml,.txt", class: "ms
 const undo = button("Undo", () => travel(past, future), { disabled: true });
 const redo = button("Redo", () => travel(future, past), { disabled: true });
 const reset = button("Reset", () => edit(null, () => { page.recipe = copyOf(page.origin); }, { rebuild: true }), { title: "Back to the recipe as it was opened", disabled: true });
-const keep = button("Library", () => library.show(!library.isOpen()), { class: "ms-button ms-wide", "aria-expanded": "false" });
+const keep = button("Library", () => library.show(!library.isOpen()), { "aria-expanded": "false" });
 const message = h("div", { class: "ms-message", "aria-live": "polite" });
 const news = h("p", { class: "ms-news", role: "status", hidden: true });
 const stagesBox = h("div", { class: "ms-stages" });
@@ -209,7 +209,7 @@ root.replaceChildren(
   offline, news,
   h("div", { class: "ms-toolbar" },
     h("div", { class: "ms-pick" }, h("label", { for: "ms-recipe", class: "ms-label" }, "Recipe"), picker),
-    h("div", { class: "ms-row" }, keep, button("Upload YAML", () => chooser.click(), { class: "ms-button ms-wide" }), chooser, button("Download YAML", download, { class: "ms-button ms-wide" }), undo, redo, reset)),
+    h("div", { class: "ms-row" }, keep, button("Upload YAML", () => chooser.click()), chooser, button("Download YAML", download), undo, redo, reset)),
   message, library.element,
   results.strip,
   h("div", { class: "ms-columns" },
