@@ -12,7 +12,7 @@ from studio.arena.prompts.prompt import Prompt, load_prompts, prompt_from_data
 from studio.arena.rating.pack import write_pack
 from studio.arena.rating.sitting import BlindItem, Sitting
 from studio.arena.trials.design import Model
-from studio.arena.trials.design_yaml import design_from_data
+from studio.arena.trials.design_yaml import design_from_data, load_design
 from studio.arena.trials.ledger import Ledger
 from studio.arena.trials.trial import open_trial
 from tests.arena.prompts.test_cards import TEXT, chunk, png
@@ -207,6 +207,8 @@ def test_design_is_amended_and_the_result_put_into_a_card(
     page.get_by_role("tab", name="Blind").click()
     page.get_by_label("Trial amended").get_by_role("button", name="Design").tap()
     expect(page.get_by_text("Is left-model better than right-model?")).to_be_visible()
+    page.get_by_text("The whole design, as TRIAL.yaml").tap()
+    assert load_design(page.locator(".bl-yaml").inner_text(), "TRIAL.yaml", {}) == trial.design
     assert page.evaluate(NAMELESS) == [] and page.evaluate(TOO_WIDE) == 0
     page.get_by_label("The reason").fill("clicking without reading")
     page.get_by_role("button", name="Amend").tap()
@@ -258,7 +260,6 @@ def test_rate_by_keyboard_from_start_to_report(studio: Visited, visit: Callable[
 
     page.reload()  # and go on
     page.get_by_role("tab", name="Blind").click()
-    page.get_by_label("Trial keys").get_by_role("button", name="Rate", exact=True).click()
     expect(page.locator(".bl-count")).to_have_text("3 of 5")
     assert page.locator(".bl-panel").all_inner_texts() == shown
     vote("2", "4 of 5")
@@ -283,11 +284,23 @@ def test_results_are_read_after_the_reveal(
 ) -> None:
     canned_trial(studio.data / "trials", "read", asked=prompts(2))
     page = visit(studio.url)
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label("Trial read").get_by_role("button", name="Results").click()
+    expect(page.get_by_text("Health of the answers")).to_be_visible()
+    expect(page.locator(".bl-results section")).to_have_count(2)  # no tables of no votes
+    page.get_by_role("button", name="‹ Trials").click()
+    page.get_by_label("Trial read").get_by_role("button", name="Rate", exact=True).click()
+    expect(page.get_by_text("Who is rating?")).to_be_visible()
+    page.get_by_role(
+        "button", name="‹ Trials"
+    ).click()  # there is a way back before a name is given
     rate(page, "read")
     settle(page)
     page.keyboard.press("1")
     expect(page.locator(".bl-count")).to_have_text("2 of 2")
     page.get_by_role("button", name="‹ Trials").click()
+    page.reload()
+    page.get_by_role("tab", name="Blind").click()  # who has left the rating is not led back to it
     page.get_by_label("Trial read").get_by_role("button", name="Results").click()
     expect(page.get_by_text("You have still to rate: 1.")).to_be_visible()
     assert "left-model" not in page.locator("#blind-tab").inner_text()

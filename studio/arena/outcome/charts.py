@@ -126,6 +126,7 @@ def _marks(rows: Sequence[_Row]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
+        "cliponaxis": False,  # all or nothing lies on the edge
         "x": [row.value for row in rows],
         "y": list(range(len(rows))),
         "marker": {"size": 11, "symbol": ["diamond" if row.strong else "circle" for row in rows]},

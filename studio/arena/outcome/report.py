@@ -153,7 +153,14 @@ def _comparisons(title: str, comparisons: Sequence[Comparison], note: str = "") 
 def _raters(results: Results) -> str:
     heads = ["rater", "votes", "preferred the merge", "left answer won", "seconds", "recognised"]
     rows = [
-        [r.name, r.votes, _percent(r.preference), _percent(r.left_share), r.seconds, r.recognised]
+        [
+            r.name,
+            r.votes,
+            _percent(r.preference),
+            _percent(r.left_share),
+            round(r.seconds, 1),
+            r.recognised,
+        ]
         for r in results.raters
     ]
     return _table("Raters", heads, rows)

@@ -54,6 +54,11 @@ def load_design(text: str, origin: str, presets: Mapping[str, Mapping[str, Any]]
         raise StudioError(f"{origin}: {error}") from None
 
 
+def design_text(design: Design) -> str:
+    """The design as TRIAL.yaml; `load_design` reads it back."""
+    return str(yaml.safe_dump(design.as_data(), sort_keys=False, allow_unicode=True, width=100))
+
+
 class _KeyProblem(StudioError):
     """Something wrong under one key of the design."""
 

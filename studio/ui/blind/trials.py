@@ -14,6 +14,7 @@ from studio.arena.rating.pack import open_pack
 from studio.arena.rating.sheet import PACK, open_sheet
 from studio.arena.trials.answers import missing
 from studio.arena.trials.design import NAME, Design
+from studio.arena.trials.design_yaml import design_text
 from studio.arena.trials.trial import FIXED, Trial, begin, open_trial
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
@@ -161,6 +162,7 @@ def design_as_data(trial: Trial) -> dict[str, Any]:
         **{key: design[key] for key in wanted},
         "models": [model.label for model in trial.design.used_models],
         "prompts": len(trial.prompts),
+        "text": design_text(trial.design),
         "hash": trial.hash,
         "amendments": [
             {"when": each["when"], "votes": each["votes"], "why": each["why"],

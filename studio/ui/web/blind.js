@@ -1,5 +1,6 @@
 // The Blind tab: the list of trials, and the way to setting up, rating and results.
 const root = element.querySelector(".ms");
+const RATING_KEY = "merge-studio-rating"; // what is rated in this browser tab, to go on after a reload
 let view = null, polling = 0, known = null;
 const stage = h("div", { class: "bl-stage" });
 const offline = h("div", { class: "ms-offline", role: "status", hidden: true }, `${OFFLINE} Trying again …`);
@@ -11,8 +12,8 @@ function enter(next) {
   view = next;
   stage.replaceChildren(next.element);
 }
-const openList = () => { enter(trialList()); poll(); };
-const rate = (trial, title = trial) => enter(ratingView({ trial, title, leave: openList }));
+const openList = () => { rememberHere(RATING_KEY, ""); enter(trialList()); poll(); };
+const rate = (trial, title = trial) => { rememberHere(RATING_KEY, JSON.stringify([trial, title])); enter(ratingView({ trial, title, leave: openList })); };
 const setUp = (isDemo, model = null) => enter(setupView({ isDemo, model, leave: openList, taken: () => (known?.trials || []).map((trial) => trial.name) }));
 const design = (trial) => enter(designView({ trial, leave: openList }));
 const results = (trial) => enter(resultsView({ trial, leave: openList }));
@@ -158,5 +159,7 @@ function compareWish() { // a merge that was just made, as the first model of a 
   if (model !== null) setUp(false, model);
 }
 window.addEventListener("merge-studio-wish", compareWish);
-openList();
+const begun = recallHere(RATING_KEY);
+if (begun) rate(...JSON.parse(begun));
+else openList();
 compareWish();

@@ -10,7 +10,8 @@ function designView(desk) {
     box.replaceChildren(
       h("section", { class: "ms-card" }, h("h3", {}, "Decided before the first vote"), h("p", { class: "bl-sentence" }, `Is ${first} better than ${rival}?`),
         h("p", {}, `Models: ${found.models.join(", ")}. ${found.prompts} prompts, ${found.draws} answer${found.draws > 1 ? "s" : ""} of each model to each, ${found.raters} rater${found.raters > 1 ? "s" : ""}. ${found.alpha ? `Error rate ${number(100 * found.alpha)} %.` : "It explores and claims nothing."}`),
-        h("p", { class: "ms-hint" }, `Design ${found.hash.slice(0, 12)}.`)),
+        h("p", { class: "ms-hint" }, `Design ${found.hash.slice(0, 12)}.`),
+        h("details", { class: "ms-details" }, h("summary", {}, `The whole design${found.amendments.length ? ", as amended" : ""}, as TRIAL.yaml`), h("pre", { class: "bl-yaml" }, found.text), copyButton(found.text, "the design"))),
       amending(found, words),
       found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), amendmentTable(found.amendments)) : "");
   }

@@ -66,6 +66,8 @@ function ratingView(desk) {
       begin();
     };
     body.hidden = true;
+    last.replaceChildren();
+    about.replaceChildren(h("div", { class: "bl-line" }, ...whereTo()));
     door.replaceChildren(h("div", { class: "ms-card bl-door" },
       h("h2", {}, "Who is rating?"),
       h("p", { class: "ms-hint" }, "You will see two answers to the same request and say which is better. Nobody, you included, can know which model wrote which."),
@@ -74,13 +76,13 @@ function ratingView(desk) {
       h("form", { class: "ms-row", onsubmit: resume }, h("label", { class: "ms-label", for: "bl-code" }, "Begun elsewhere? Your code"), code, h("button", { type: "submit", class: "ms-button" }, "Go on"))));
     name.focus({ preventScroll: true });
   }
+  const whereTo = () => [h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"), h("strong", { class: "bl-trial" }, desk.title)];
   function aboutLine(answer) {
     const part = answer.total ? answer.done / answer.total : 0;
     const code = recall(RATER_KEY);
     about.replaceChildren(
       h("div", { class: "bl-line" },
-        h("button", { type: "button", class: "ms-button ms-small", onclick: () => desk.leave() }, "‹ Trials"),
-        h("strong", { class: "bl-trial" }, desk.title),
+        ...whereTo(),
         h("span", { class: "ms-soft bl-count" }, answer.item ? `${Math.min(answer.done + 1, answer.total)} of ${answer.total}` : `${answer.done} of ${answer.total} rated`),
         h("details", { class: "ms-details bl-who" }, h("summary", {}, answer.rater ?? about.dataset.rater), h("div", { class: "bl-code" }, h("p", { class: "ms-hint" }, "Your code, to go on with another browser:"), h("code", {}, code), copyButton(code, "code"),
           h("div", { class: "ms-row" }, plain, h("button", { type: "button", class: "ms-button ms-small", onclick: () => { remember(RATER_KEY, null); showDoor(""); } }, "Another rater"))))),

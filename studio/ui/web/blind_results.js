@@ -20,15 +20,16 @@ function resultsView(desk) {
   function show({ results: found, words, card, charts, merges }) {
     const parts = [found.primary, ...found.others, ...found.categories];
     drawn = charts.map(chartView);
-    box.replaceChildren(
+    box.replaceChildren(...[
       h("section", { class: "ms-card" }, h("h3", {}, "Verdict"), h("p", { class: "bl-sentence" }, words[0]), words.slice(1).map((line) => h("p", {}, line)),
         h("p", { class: "ms-hint" }, `Planned: ${found.plan.votes} votes on ${found.plan.prompts} prompts${found.alpha ? `; error rate ${number(100 * found.alpha)} %` : ""}. Design ${found.hash.slice(0, 12)}.`),
         h("div", { class: "ms-row" }, file("report", "Report (HTML)"), file("votes", "Votes that count (CSV)"), file("ratings", "All ratings (CSV)"), copyButton(card, "paragraph for the model card"), merges.map(intoCard))),
       ...charts.map(({ title, note }, index) => h("section", { class: "ms-card" }, h("h3", {}, title), h("p", { class: "ms-hint" }, note), drawn[index].box)),
-      h("section", { class: "ms-card" }, h("h3", {}, "Comparisons"), comparisonTable(parts)),
-      h("section", { class: "ms-card" }, h("h3", {}, "The raters"), raterTable(found.raters), h("ul", { class: "ms-paths" }, noiseLines(found).map((line) => h("li", {}, line))), viewTable(found.adjusted)),
+      found.raters.length > 0 && h("section", { class: "ms-card" }, h("h3", {}, "Comparisons"), comparisonTable(parts)),
+      found.raters.length > 0 && h("section", { class: "ms-card" }, h("h3", {}, "The raters"), raterTable(found.raters), h("ul", { class: "ms-paths" }, noiseLines(found).map((line) => h("li", {}, line))), viewTable(found.adjusted)),
       h("section", { class: "ms-card" }, h("h3", {}, "Health of the answers"), h("p", { class: "ms-hint" }, "What a machine can see, before and apart from the votes."), healthTable(found.health), trimmedTable(found.trimming.rows)),
-      found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), amendmentTable(found.amendments)) : "");
+      found.amendments.length ? h("section", { class: "ms-card" }, h("h3", {}, "Amendments"), amendmentTable(found.amendments)) : "",
+    ].filter(Boolean));
   }
   function intoCard(merge) {
     const button = h("button", { type: "button", class: "ms-button ms-small", onclick: async () => {
@@ -69,7 +70,7 @@ function comparisonTable(parts) {
     share(each.preference) + range(each.low, each.high), each.p_value < 0.001 ? "< 0.001" : number(each.p_value), claim(each)]));
 }
 function raterTable(raters) {
-  return table(["Rater", "Votes", "Prefers the first", "Left won", "Seconds a vote", "Recognised"], raters.map((each) => [each.name, each.votes, share(each.preference), share(each.left_share), number(each.seconds), each.recognised]));
+  return table(["Rater", "Votes", "Prefers the first", "Left won", "Seconds a vote", "Recognised"], raters.map((each) => [each.name, each.votes, share(each.preference), share(each.left_share), each.seconds.toFixed(1), each.recognised]));
 }
 function viewTable(views) {
   return table(["The primary preference …", "Votes", "Preference"], views.map((each) => [each.name, each.votes, share(each.preference) + range(each.low, each.high)]));

@@ -29,7 +29,7 @@ def test_preferences_are_drawn_with_their_intervals(tmp_path: Path) -> None:
     (marks,) = chart.data
     names = [each["text"] for each in chart.layout["annotations"]]
     assert names == [f"{MERGED} against {RIVAL} (primary)", "story", "command"]
-    assert marks["x"] == [1.0, 1.0, 1.0]
+    assert marks["x"] == [1.0, 1.0, 1.0] and marks["cliponaxis"] is False
     assert marks["marker"]["symbol"] == ["diamond", "circle", "circle"]
     assert found.primary.low is not None
     assert marks["error_x"]["arrayminus"][0] == pytest.approx(1.0 - found.primary.low)

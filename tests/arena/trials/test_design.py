@@ -14,7 +14,7 @@ from studio.arena.trials.design import (
     Reveal,
     with_formats,
 )
-from studio.arena.trials.design_yaml import design_from_data, load_design
+from studio.arena.trials.design_yaml import design_from_data, design_text, load_design
 from studio.errors import StudioError
 from tests.arena.sample_trials import design
 
@@ -58,6 +58,15 @@ def test_design_is_read_as_written() -> None:
     )
     assert load_design(yaml.safe_dump(found.as_data()), "again", {}) == found
     assert design_from_data(found.as_data()).hash == found.hash
+
+
+def test_design_comes_back_from_its_yaml() -> None:
+    format_ = Format("{{ messages }}", ("</s>",))
+    made = design(
+        models=(Model("x", "a", format_), Model("y", "b")), primary=("x", "y"), scores=("style",),
+        sealed=True, sampling={"preset": "careful", "stop": ["»"]},
+    )  # fmt: skip
+    assert load_design(design_text(made), "TRIAL.yaml", {}) == made
 
 
 def test_comparisons_follow_the_choice() -> None:
