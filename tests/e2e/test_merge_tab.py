@@ -208,8 +208,63 @@ def test_upload_of_a_recipe(studio: Visited, visit: Callable[..., Page], tmp_pat
     expect(page.get_by_label("Recipe", exact=True)).to_have_text(re.compile("mine.yaml"))
     file.write_text("merge_method: tise")
     page.set_input_files("input[type=file]", file)
-    expect(page.get_by_role("alert")).to_contain_text("mine.yaml, line 1")
+    expect(page.get_by_role("alert")).to_contain_text("Not opened: mine.yaml, line 1")
     expect(page.get_by_role("alert")).to_contain_text('"tise" is not supported')
+    page.get_by_role("button", name="Close this message").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def slerp_of(first: str, second: str, layers: int) -> str:
+    parts = "".join(f"  - {{model: {m}, layer_range: [0, {layers}]}}\n" for m in (first, second))
+    head = f"merge_method: slerp\nbase_model: {first}\nparameters: {{t: [0, 1]}}\n"
+    return f"{head}slices:\n- sources:\n{parts}"
+
+
+def test_upload_after_the_demo_is_as_deep_as_it_says(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = settled(visit(studio.url))
+    file = tmp_path / "far.yaml"
+    file.write_text(slerp_of("maker/one", "maker/two", 28))
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_label("Result, layer 27, t, exact value")).to_have_value("1")
+    expect(page.get_by_text("the sources are not on this machine.")).to_be_visible()
+    expect(page.get_by_label("Number of layers to assume")).to_have_count(0)
+    assert len(shares(page)) == 2
+
+
+def test_upload_after_the_demo_is_not_taken_for_as_shallow(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = settled(visit(studio.url))
+    names = ["maker/one", "maker/two", "maker/three"]
+    page.set_input_files("input[type=file]", write_recipe(tmp_path / "far.yaml", names))
+    expect(page.get_by_label("Number of layers to assume")).to_have_value("32")
+
+
+def test_charts_of_another_recipe_do_not_stand_beside_an_error(
+    studio: Visited, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = settled(visit(studio.url))
+    file = tmp_path / "deep.yaml"
+    file.write_text(slerp_of("demo/models/story", "demo/models/instruct", 9))
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_text("its slices end at layer 9, the models have 4")).to_be_visible()
+    expect(page.locator(".ms-legend")).to_be_hidden()
+    page.get_by_role("button", name="Undo").click()
+    settled(page)
+    expect(page.locator(".ms-legend strong")).to_have_count(3)
+
+
+def test_reload_comes_back_to_the_tab(studio: Visited, visit: Callable[..., Page]) -> None:
+    page = settled(visit(studio.url))
+    page.get_by_role("tab", name="Blind").click()
+    expect(page.get_by_role("button", name="New trial")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="New trial")).to_be_visible()
+    page.get_by_role("tab", name="Merge").click()
+    settled(page)
+    assert drawn(page, "3")
 
 
 def test_markup_in_a_recipe_stays_text(

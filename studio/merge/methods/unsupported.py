@@ -1,6 +1,9 @@
 """mergekit's methods that are not here, and why."""
 
-_ELEMENTS = "it decides about single elements, so its result is no mix of whole tensors"
+_ELEMENTS = (
+    "it decides about single elements, so its result is no mix of whole tensors (make it with "
+    "mergekit; its folder can be served and compared here)"
+)
 
 UNSUPPORTED = {
     **dict.fromkeys(

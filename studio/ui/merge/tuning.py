@@ -26,7 +26,8 @@ class Tuner:
     def preview(
         self, recipe: Recipe, layers: int, base: str | None = None, *, with_heatmap: bool = True
     ) -> dict[str, Any]:
-        """The charts as plain lists; `layers` counts where the sources are not here.
+        """The charts as plain lists; `layers` counts where the sources are not here, and the recipe
+        does not say how many they have.
 
         `base`: the model whose task vectors to show. Raises StudioError for a recipe that does not
         fit its models.
@@ -49,6 +50,7 @@ class Tuner:
             "progress": 0.0 if progress is None and is_measuring and is_wanted else progress,
             "problem": basis.problem,
             "missing": list(basis.missing),
+            "layers_named": named_layers(recipe) is not None,
             "large": basis.is_large,
             "base_problem": base_problem,
             "note": APPROXIMATE if basis.plan and is_approximate(basis.plan, recipe) else "",
@@ -75,6 +77,7 @@ class Tuner:
 
     def _look(self, recipe: Recipe, layers: int, base: str | None) -> tuple[Basis, str | None, str]:
         """The basis to show, with the base if that can be, and else why not."""
+        layers = named_layers(recipe) or layers
         if type(layers) is not int or not 1 <= layers <= MOST_LAYERS:
             raise StudioError(f"{layers!r} layers: use a whole number from 1 to {MOST_LAYERS}")
         basis = self._bases.of(recipe, layers, base)
@@ -85,6 +88,12 @@ class Tuner:
 
     def _my_turn(self) -> "_Turn":
         return _Turn(self._places, self._turn)
+
+
+def named_layers(recipe: Recipe) -> int | None:
+    """How many layers the models have by the recipe's slices, if it has any."""
+    ends = (stage.slices[-1].end for stage in recipe.stages)
+    return next((end for end in ends if end is not None), None)
 
 
 class _Turn:

@@ -68,7 +68,7 @@ function ruleHead(line, desk) {
     onclick: () => desk.edit(null, change, { rebuild: true, focus }) }, text);
   const base = key.slice(0, key.lastIndexOf("-r"));
   return h("div", { class: "ms-row ms-rule-head" }, mark,
-    h("label", { class: "ms-row ms-filter" }, h("span", { class: "ms-label" }, "Names with"), field),
+    h("label", { class: "ms-row ms-filter" }, h("span", { class: "ms-label" }, "Tensor names with"), field),
     act("↑", "ask this rule earlier", () => moveRule(rules, rule, -1), `${base}-r${order - 1}-filter`, order === 0),
     act("↓", "ask this rule later", () => moveRule(rules, rule, 1), `${base}-r${order + 1}-filter`, order === count - 1),
     act("×", "remove this rule", () => rules.splice(rules.indexOf(rule), 1), `${base}-r0-field-0`));
@@ -97,6 +97,6 @@ function lineTools(line, desk) {
     others.length > 0 && menu(`Copy another gradient to ${line.title}`, "Copy from", others.map((each, k) => [String(k), each.title]), (k) => set([...others[k].rule.anchors])),
     isLast && menu(`Add a rule for some tensors to ${line.title}`, "+ Rule", Object.entries(MODULES), (filter) => {
       desk.edit(null, () => addRule(rules, filter), { rebuild: true, focus: `${base}-r0-${filter === "q_proj" ? "filter" : "point-0"}` });
-      desk.tell("The new rule is asked first: it takes the tensors with this word in their names from the rules below.");
+      desk.tell("Each tensor takes the first rule whose word is in its name; the new rule comes first.");
     }));
 }

@@ -1,5 +1,5 @@
 // The card of charts: what the recipe makes of its sources, layer by layer.
-// desk: { preview(), ask() for another, colour, label, stageColour, stageTitle, inputs, isSwitch, layers, tensors() }
+// desk: { preview(), hasFailed() to make one, ask() for another, colour, label, stageColour, stageTitle, inputs, isSwitch, layers, tensors() }
 const VIEWS = [["shares", "Shares"], ["settings", "Settings"], ["similarity", "Similarity"], ["heat", "Heatmap"], ["tensors", "Tensors"]];
 const VIEW_KEY = "merge-studio-view";
 
@@ -38,6 +38,7 @@ function makeResults(desk) {
   }
   function update() {
     const found = desk.preview();
+    element.hidden = certainty.hidden = strip.hidden = !found && desk.hasFailed(); // what stands there is another recipe's
     if (!found) return;
     views[chosen].update(found);
     headline(found);
@@ -64,8 +65,9 @@ function makeResults(desk) {
     words.dataset.told = told;
     words.replaceChildren(...(found.words || []).map((line) => h("li", {}, line.replaceAll(" %", "\u00a0%"))));
   }
+  const element = h("div", { class: "ms-figures" }, space, legend, choice.element, stack, numbers.element, words);
   showChosen();
-  return { certainty, elements: [space, legend, choice.element, stack, numbers.element, words], strip, update, showsHeatmap: () => chosen === "heat" };
+  return { certainty, element, strip, update, showsHeatmap: () => chosen === "heat" };
 }
 
 // A chart and, where there are several kinds of it, what to choose them with.

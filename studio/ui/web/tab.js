@@ -31,7 +31,7 @@ const desk = {
   edited: () => edited,
   setEdited(index, isSilent) { edited = index; if (!isSilent) rebuild(index === null ? null : `s${index}-edit`); },
   focus: (key) => stagesBox.querySelector(`[data-key="${key}"]`)?.focus({ preventScroll: true }),
-  ask: requestPreview, tensors: () => ask("tensors", { recipe: page.recipe, layers: page.layers, base: page.base }),
+  hasFailed: () => Boolean(page.error), ask: requestPreview, tensors: () => ask("tensors", { recipe: page.recipe, layers: page.layers, base: page.base }),
 };
 const results = makeResults(desk);
 const graph = makeGraph(desk, (index) => {
@@ -47,7 +47,7 @@ const panel = mergePanel({
 const stem = () => `${(page.preset || page.saved || page.file.replace(/\.[^.]*$/, "") || "my").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[.]+/, "").slice(0, 60) || "my"}`;
 const library = makeLibrary({
   recipe: () => page.recipe, saved: () => page.saved, note: () => page.note, suggest: () => `${stem()}-tuned`, owner: () => state?.access.owner,
-  open: (entry, answer) => load(answer.recipe, { saved: entry.name, note: entry.note, layers: layersNow() }),
+  open: (entry, answer) => load(answer.recipe, { saved: entry.name, note: entry.note, layers: layersToAssume() }),
   failed(text) { say(text); fillPicker(); },
   keep(name, note) { Object.assign(page, { saved: name, note, preset: null, file: "", origin: copyOf(page.recipe) }); fillPicker(); changed(); },
   listed(entries) { saved = entries.filter((entry) => !entry.problem); fillPicker(); },
@@ -78,8 +78,8 @@ async function upload() {
   if (!file) return;
   if (file.size > 200000) { say(`${file.name} has ${bytes(file.size)}; a recipe has at most 200 kB.`); return; }
   const answer = await ask("read_yaml", { text: await file.text(), file: file.name });
-  if (answer.error) { say(answer.error); return; }
-  load(answer.recipe, { file: file.name, layers: page.layers });
+  if (answer.error) { say(answer.offline ? answer.error : `Not opened: ${answer.error}`); return; }
+  load(answer.recipe, { file: file.name, layers: layersToAssume() });
   if (answer.warnings.length) message.replaceChildren(h("ul", { class: "ms-warn" }, answer.warnings.map((line) => h("li", {}, line))));
 }
 async function download() {
@@ -89,7 +89,7 @@ async function download() {
   h("a", { href: url, download: page.file || `${page.saved || page.preset || "recipe"}.yaml` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
-const say = (text) => message.replaceChildren(alertBox(text));
+const say = (text) => message.replaceChildren(alertBox(text), h("button", { type: "button", class: "ms-icon", "aria-label": "Close this message", onclick: () => message.replaceChildren() }, "×"));
 
 function rebuild(focus) {
   const wanted = focus || document.activeElement?.dataset?.key;
@@ -127,9 +127,11 @@ function basisWords() {
   const certainty = found.basis === "estimated" ? estimateWords(found) : "Linear approximation";
   if (found.problem) return [alertBox(found.problem), hint(`Until this is mended: ${certainty.charAt(0).toLowerCase()}${certainty.slice(1)}.`)];
   if (found.missing.length) {
+    const absent = `Linear approximation: ${found.missing.length < found.sources.length ? `${found.missing.map(label).join(", ")} ${found.missing.length > 1 ? "are" : "is"}` : "the sources are"} not on this machine.`;
+    if (found.layers_named) return [hint(absent)];
     const field = h("input", { type: "number", class: "ms-field", min: 1, max: 400, step: 1, value: page.layers, "aria-label": "Number of layers to assume", "data-key": "layers",
       onchange: () => { const layers = Number(field.value); if (Number.isInteger(layers) && layers >= 1 && layers <= 400) { page.layers = layers; page.depth = layers; page.preview = null; rebuild(); changed(); } else field.value = page.layers; } });
-    return [hint(`Linear approximation: ${found.missing.length < found.sources.length ? `${found.missing.map(label).join(", ")} ${found.missing.length > 1 ? "are" : "is"}` : "the sources are"} not on this machine. Layers assumed: `, field)];
+    return [hint(`${absent} Layers assumed: `, field)];
   }
   if (found.basis === "exact") return [hint("Exact: from the angles between the sources’ tensors.")];
   const isMeasuring = found.progress !== null, part = Math.round(100 * (found.progress || 0)), isEnding = isMeasuring && found.large && !found.wanted;
@@ -223,7 +225,7 @@ root.replaceChildren(
       stagesBox),
     h("div", { class: "ms-side" },
       h("section", { class: "ms-card", "aria-label": "Shares of the result" },
-        h("div", { class: "ms-row" }, h("h2", {}, "The result"), results.certainty), results.elements, basis),
+        h("div", { class: "ms-row" }, h("h2", {}, "The result"), results.certainty), results.element, basis),
       panel.element)));
 root.removeAttribute("aria-busy");
 try {

@@ -6,6 +6,8 @@ const page = { preset: shipped[0].id, recipe: null, origin: null, layers: shippe
 let past = [], future = [], lastEdit = { key: null, time: 0 }, edited = null, snaps = recall(SNAP_KEY) === "yes";
 
 const presetOf = (id) => shipped.find((preset) => preset.id === id);
+const USUAL_LAYERS = 32;
+const layersToAssume = () => (page.preview?.missing.length ? page.layers : USUAL_LAYERS); // of models that are not here
 const layersNow = () => page.preview?.layers ?? page.depth ?? page.layers;
 const sources = () => sourcesOf(page.recipe);
 const stageColour = (index) => (index >= page.recipe.stages.length - 1 ? "var(--ms-ink)" : `var(--ms-s${index % 4})`);

@@ -92,6 +92,16 @@ def test_models_that_are_not_here_are_assumed(tuner: Tuner) -> None:
     assert found["stages"][0]["degrees"] is None and found["stages"][0]["linear_share"] is None
 
 
+def test_slices_say_how_deep_models_are_that_are_not_here(tuner: Tuner) -> None:
+    sources = "".join(f"  - {{model: far/{name}, layer_range: [0, 28]}}\n" for name in "ab")
+    text = f"merge_method: linear\nparameters: {{weight: 1}}\nslices:\n- sources:\n{sources}"
+    found = tuner.preview(load_recipe(text), 4)
+    assert (found["basis"], found["layers"], found["layers_named"]) == ("assumed", 28, True)
+    assert not tuner.preview(HOUSE, 4)["layers_named"]
+    with pytest.raises(StudioError, match="401 layers"):
+        tuner.preview(load_recipe(text.replace("28", "401")), 4)
+
+
 def test_table_holds_every_tensor(tuner: Tuner) -> None:
     table = tuner.tensors(HOUSE, 80)
     assert len(table["rows"]) == 723
