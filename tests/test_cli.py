@@ -250,7 +250,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         (["merge", "recipe.yaml", "--out", "x", "--dtype", "int8"], "int8"),
         (["merge", "recipe.yaml", "--out", "x", "--device", "tpu"], "tpu"),
         (["merge", "recipe.yaml", "--out", "x", "--missing", "guess"], "guess"),
-        (["check", "recipe.yaml", "--tethered"], "--tethered"),
+        (["verify", "DIR", "--tethered"], "--tethered"),
         (["preview", "recipe.yaml", "extra"], "extra"),
         (["verify"], "DIR"),
     ],

@@ -11,4 +11,4 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise StudioError(f"{path}: cannot be read: {reason}") from error
+        raise StudioError(f"{path}: cannot be read ({reason})") from error

@@ -407,7 +407,7 @@ def test_a_file_of_the_library_that_cannot_be_read_is_told(page: Page, studio: V
     (studio.data / "recipes" / "broken.yaml").mkdir(parents=True)
     page.get_by_role("button", name="Library").click()
     library = page.get_by_role("region", name="Library")
-    expect(library.get_by_text("broken.yaml cannot be read: Is a directory")).to_be_visible()
+    expect(library.get_by_text("broken.yaml: cannot be read (Is a directory)")).to_be_visible()
     expect(library.get_by_role("button", name="Open broken")).to_have_count(0)
     page.get_by_label("Recipe", exact=True).locator("option", has_text="broken").wait_for(
         state="detached"

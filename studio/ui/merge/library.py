@@ -71,7 +71,7 @@ class Library:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise StudioError(f"{path} cannot be deleted: {error.strerror}") from error
+            raise StudioError(f"{path}: cannot be deleted ({error.strerror})") from error
 
     def _files(self) -> list[Path]:
         return [path for path in self.folder.glob("*.yaml") if NAME.fullmatch(path.stem)]
@@ -122,7 +122,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise StudioError(f"{path} cannot be read: {error.strerror}") from error
+        raise StudioError(f"{path}: cannot be read ({error.strerror})") from error
     if len(data) > LARGEST_FILE:
         raise StudioError(f"{path} is too large for a recipe; take it out of the library")
     return data.decode("utf-8", "replace")

@@ -126,10 +126,10 @@ def test_a_file_that_cannot_be_read_is_listed_with_its_problem(library: Library)
     (library.folder / "huge.yaml").write_text("#" * (module.LARGEST_FILE + 1))
     found = {entry.name: entry for entry in library.entries()}
     assert (found["good"].note, found["good"].problem) == ("fine", "")
-    assert "folder.yaml cannot be read: Is a directory" in found["folder"].problem
+    assert "folder.yaml: cannot be read (Is a directory)" in found["folder"].problem
     assert "too large for a recipe" in found["huge"].problem
     library.delete("huge")
-    with pytest.raises(StudioError, match=r"folder\.yaml cannot be deleted"):
+    with pytest.raises(StudioError, match=r"folder\.yaml: cannot be deleted"):
         library.delete("folder")
 
 
