@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from studio.serve.gate import Residency
 
+PATIENCE_SECONDS = 10.0  # for a client to take the end of its aborted answer
 DRAIN_SECONDS = 30.0
 POLL_SECONDS = 0.05
+STUCK = f"running answers did not end within {DRAIN_SECONDS:g} s; try again, or restart the engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Weights(Protocol):
 
     async def load(self, path: str) -> Loaded:
         """Put the model's weights in place of the present ones."""
+        ...
+
+    async def state(self, path: str) -> Loaded:
+        """What the engine holds, which should be the model in the folder."""
         ...
 
     async def resume(self) -> None:
@@ -98,7 +104,7 @@ async def switch(residency: Residency, weights: Weights, model: str, path: str) 
         if not await _drain(residency, weights):
             await weights.resume()
             residency.model = before
-            return Switched(before, ok=False, problem="running answers did not end; try again")
+            return Switched(before, ok=False, problem=STUCK)
         clock.lap("pause")
         loaded = await weights.load(path)
         clock.lap("load")
@@ -126,7 +132,7 @@ async def sleep(residency: Residency, weights: Sleeper) -> Switched:
         if before is None:
             return Switched(None, ok=False, problem="no model is awake in the engine")
         clock = _Clock()
-        problem = "" if await _drain(residency, weights) else "running answers did not end"
+        problem = "" if await _drain(residency, weights) else STUCK
         clock.lap("pause")
         problem = problem or await weights.sleep()
         clock.lap("sleep")
@@ -156,9 +162,17 @@ async def wake(residency: Residency, weights: Sleeper) -> Switched:
         return _done(residency.model, loaded, clock)
 
 
-def resident(residency: Residency, loaded: Loaded) -> dict[str, Any]:
-    """Which model is in the engine, and what its ranks were found to hold, for JSON."""
-    return {"model": residency.model, **asdict(loaded)}
+async def resident(residency: Residency, weights: Weights) -> dict[str, Any]:
+    """Which model is in the engine, and what its ranks were found to hold, for JSON.
+
+    None, at once, while no model is known to be there: nobody who asks waits for a switch.
+    """
+    model, loaded = residency.model, Loaded()
+    if model is not None:
+        loaded = await weights.state(residency.path)
+    if model is None or model != residency.model:  # a switch may have begun meanwhile
+        model, loaded = None, Loaded(problem="the weights are being changed, or given up")
+    return {"model": model, **asdict(loaded)}
 
 
 def _done(model: str | None, loaded: Loaded, clock: "_Clock") -> Switched:
@@ -169,13 +183,20 @@ def _done(model: str | None, loaded: Loaded, clock: "_Clock") -> Switched:
 
 
 async def _drain(residency: Residency, weights: Weights) -> bool:
-    """Pause until nothing is under way: what slipped in after a pause is ended by the next one."""
-    end = time.monotonic() + DRAIN_SECONDS
+    """Pause until nothing is under way: what slipped in after a pause is ended by the next one.
+
+    An answer whose client does not take it is cut off. False: something did not end even so.
+    """
+    now = asyncio.get_running_loop().time
+    begun = now()
+    for deadline in residency.under_way:
+        if not deadline.expired():
+            deadline.reschedule(begun + PATIENCE_SECONDS)
     while True:
         await weights.pause()
-        if not residency.in_flight:
+        if not residency.under_way:
             return True
-        if time.monotonic() > end:
+        if now() > begun + DRAIN_SECONDS:
             return False
         await asyncio.sleep(POLL_SECONDS)
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.proc_table import PROC, belonging
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
 from tests.test_architecture import ROOT
@@ -38,6 +39,20 @@ def with_ends(folder: Path, *ends: int) -> Path:
     file = folder / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": list(ends)}))
     return folder
+
+
+def titles(log: Path) -> dict[str, int]:
+    """The processes of a vLLM server by what they are."""
+    found = {}
+    for pid in belonging(log):
+        line = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        if "studio.serve.processes.tether" in line:
+            found["tether"] = pid
+        elif "api_server" in line:
+            found["server"] = pid
+        elif "VLLM::" in line:
+            found[line.partition("VLLM::")[2].split()[0]] = pid
+    return found
 
 
 @cache

@@ -1,10 +1,13 @@
 """One engine, several models: real switches, and one that fails half-way."""
 
+import os
 import shutil
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,14 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from studio.errors import StudioError
 from studio.serve.checksum import compare, sums_of_files
+from studio.serve.endpoint import Address
 from studio.serve.engine import EngineGone
-from studio.serve.gate import MODEL_HEADER
+from studio.serve.gate import GENERATING, MODEL_HEADER
 from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.process import LOG
 from studio.serve.processes.state import EngineState
 from studio.serve.sampling import Sampling
 from studio.weights import Checkpoint
 from tests.checkpoints import write_checkpoint
-from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, text_of
+from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, text_of, titles
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -145,17 +150,48 @@ def test_a_missing_folder_is_refused(fleet: Fleet, name: str, tmp_path: Path) ->
 
 
 def half_sent_request(state: EngineState) -> socket.socket:
-    """A request that is under way for as long as the rest of its body does not come."""
+    """A request that is past the door, and the rest of whose body does not come."""
     where = urlsplit(state.url)
     assert where.port is not None and state.identity is not None
     door = socket.create_connection(("127.0.0.1", where.port))
     door.sendall(
-        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {state.key}\r\n"
+        f"POST {GENERATING} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {state.key}\r\n"
         f"{MODEL_HEADER}: {state.identity.fingerprint}\r\nContent-Type: application/json\r\n"
-        "Content-Length: 1000\r\n\r\n{".encode()
+        "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n".encode()
     )
-    time.sleep(0.3)
+    assert b"100 Continue" in door.recv(100)
+    door.sendall(b"{")
     return door
+
+
+def test_a_half_sent_request_holds_up_no_switch(fleet: Fleet, name: str) -> None:
+    with half_sent_request(fleet.state(name)) as door:
+        state = switched(fleet, name, DEMO / "story")
+        assert (state.problem, state.spec.name) == ("", "story")
+        door.sendall(b" " * 998 + b"}")
+        assert b"409 Conflict" in door.recv(1000)
+
+
+@contextmanager
+def held_still(log: Path) -> Iterator[None]:
+    """The workers of a vLLM server do nothing for a while."""
+    workers = [pid for title, pid in titles(log).items() if title.startswith("Worker")]
+    assert len(workers) == 2
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+
+
+def until_shut(state: EngineState) -> None:
+    """Wait until the engine answers nothing: the model to come is checked, and not yet read."""
+    with Address(state.url, state.key).client() as client:
+        while client.post(GENERATING, json={}).status_code != 409:
+            time.sleep(0.05)
+        assert client.get("/v1/studio/resident").json()["model"] is None
 
 
 def spoil(model: Path) -> None:
@@ -166,17 +202,16 @@ def spoil(model: Path) -> None:
     save_file(tensors, file)
 
 
-@pytest.mark.slow
 def test_a_load_that_breaks_half_way_puts_the_model_back(
     fleet: Fleet, vllm: str, tmp_path: Path
 ) -> None:
-    """The files change between the check and the load, while a request holds the switch up."""
+    """The files change between the check and the load."""
     before = fleet.state(vllm)
     other = tmp_path / "story"
     shutil.copytree(DEMO / "story", other)
-    with half_sent_request(before):
+    with held_still(fleet.folder / vllm / LOG):
         fleet.switch(vllm, str(other))
-        time.sleep(1)
+        until_shut(before)
         assert fleet.state(vllm).phase == "switching"
         with pytest.raises(StudioError, match="switching"):
             fleet.engine(vllm)

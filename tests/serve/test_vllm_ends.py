@@ -11,10 +11,10 @@ import pytest
 
 from studio.serve.processes import keeper
 from studio.serve.processes.fleet import Fleet
-from studio.serve.processes.proc_table import PROC, belonging, shared_memory
+from studio.serve.processes.proc_table import belonging, shared_memory
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
-from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, ready, text_of
+from tests.serve.engines import DEMO, MODEL, QUESTION, greedy, ready, text_of, titles
 from tests.test_architecture import ROOT
 
 pytestmark = pytest.mark.timeout(400)
@@ -22,20 +22,6 @@ pytestmark = pytest.mark.timeout(400)
 GREEDY = Sampling(temperature=0.0, max_tokens=24)
 ENDED = ("failed", "stopped")
 SPEC = ModelSpec(model=str(DEMO / MODEL), tensor_parallel_size=2)
-
-
-def titles(log: Path) -> dict[str, int]:
-    """The processes of a vLLM server by what they are."""
-    found = {}
-    for pid in belonging(log):
-        line = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        if "studio.serve.processes.tether" in line:
-            found["tether"] = pid
-        elif "api_server" in line:
-            found["server"] = pid
-        elif "VLLM::" in line:
-            found[line.partition("VLLM::")[2].split()[0]] = pid
-    return found
 
 
 STUDIO = """

@@ -38,7 +38,7 @@ def build(model: Model, residency: Residency, served_name: str) -> App:
         return JSONResponse(done.as_data())
 
     async def resident(request: Request) -> Response:
-        return JSONResponse(switching.resident(residency, weights.loaded))
+        return JSONResponse(await switching.resident(residency, weights))
 
     async def health(request: Request) -> Response:
         return Response()

@@ -20,7 +20,7 @@ class EmbeddedWeights:
         self._model = model
         self._path = path
         self._abort = abort
-        self.loaded = found(model, Path(path))
+        self._loaded = found(model, Path(path))
 
     async def refusal(self, path: str) -> str:
         """Why the model cannot take the place of the present one."""
@@ -42,8 +42,12 @@ class EmbeddedWeights:
         except (StudioError, OSError, ValueError, RuntimeError) as error:
             return Loaded(problem=f"{path}: the weights could not be read ({error})")
         if not loaded.problem:
-            self._path, self.loaded = path, loaded
+            self._path, self._loaded = path, loaded
         return loaded
+
+    async def state(self, path: str) -> Loaded:
+        """What was found when they were read: nothing else writes into this process."""
+        return self._loaded
 
     async def resume(self) -> None:
         """Nothing to do: the gate opens."""

@@ -46,9 +46,7 @@ class ControlPaths:
 async def _resident(request: Request) -> JSONResponse:
     """Which model is in the engine, with the digest of each rank's weights."""
     state = request.app.state
-    async with state.residency.lock:
-        loaded = await state.studio_weights.state(state.residency.path)
-    return JSONResponse(resident(state.residency, loaded))
+    return JSONResponse(await resident(state.residency, state.studio_weights))
 
 
 async def _switch(request: Request) -> JSONResponse:
