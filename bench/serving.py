@@ -8,6 +8,7 @@ ends the engine and starts it again.
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -50,7 +51,8 @@ def serving(rounds: int) -> Serving:
         fleet = Fleet(Path(folder))
         try:
             name = _start(fleet, FIRST)
-            speeds = _speeds(fleet.engine(name), rounds)
+            with closing(fleet.engine(name)) as engine:
+                speeds = _speeds(engine, rounds)
             switches = [
                 _seconds(lambda model=model: _switch(fleet, name, model))
                 for _ in range(rounds)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -243,7 +244,8 @@ def test_generate_and_the_serve_tab_leave_each_other_alone(tmp_path: Path) -> No
         held = {a.model: {**a.identity, "label": "", "fingerprint": ""} for a in found}
         assert held["story"] == held["instruct"] and len(found) == 18
         assert [state.phase for state in serve.snapshot()] == ["ready"]
-        assert serve.engine(name).complete("Hello", Sampling(max_tokens=2)).completion_tokens
+        with closing(serve.engine(name)) as engine:
+            assert engine.complete("Hello", Sampling(max_tokens=2)).completion_tokens
         assert [each.name for each in serve.folder.iterdir() if each.is_dir()] == [name]
     finally:
         serve.close()

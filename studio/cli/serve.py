@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,13 +134,13 @@ def _answer(fleet: "Fleet", name: str, parsed: argparse.Namespace, preset: "Samp
     from dataclasses import asdict, replace
 
     sampling = replace(preset, max_tokens=parsed.max_tokens)
-    engine = fleet.engine(name)
-    if parsed.json:
-        emit(asdict(engine.complete(parsed.prompt, sampling)))
-        return
-    for piece in engine.stream(parsed.prompt, sampling):
-        print(piece.text, end="", flush=True)
-    print()
+    with closing(fleet.engine(name)) as engine:
+        if parsed.json:
+            emit(asdict(engine.complete(parsed.prompt, sampling)))
+            return
+        for piece in engine.stream(parsed.prompt, sampling):
+            print(piece.text, end="", flush=True)
+        print()
 
 
 def _await_end(fleet: "Fleet", names: Sequence[str]) -> None:

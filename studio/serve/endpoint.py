@@ -174,12 +174,14 @@ def reason_of(response: httpx2.Response) -> str:
 
 def _pieces(label: str, lines: Iterator[str]) -> Iterator[Piece]:
     """The pieces in a server's event stream; the last is held back until all tokens are counted."""
-    tokens, last, reason = 0, "", None
+    tokens, last = 0, ""
+    reason: FinishReason | None = None
     for line in lines:
         if not line.startswith("data:"):
             continue
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
+            reason = reason or "abort"  # vLLM has no event for an end before the first token
             break
         event = _object(data, label)
         if "error" in event:

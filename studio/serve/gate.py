@@ -36,7 +36,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
-log = logging.getLogger(__name__)
+log = logging.getLogger("uvicorn.error")  # of both servers; none else is sure to be shown
 
 
 @dataclass
@@ -120,6 +120,7 @@ class Gate:
         except TimeoutError:
             if not deadline.expired():
                 raise
+        if deadline.expired():  # the application may have made an end of its own of it
             log.warning("an answer that nobody took was cut off: the weights are to be changed")
 
 

@@ -12,7 +12,7 @@ from studio.serve.gate import Residency
 
 PATIENCE_SECONDS = 10.0  # for a client to take the end of its aborted answer
 DRAIN_SECONDS = 30.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05, 1.0  # at first, and in the end: every look pauses the engine anew
 STUCK = f"running answers did not end within {DRAIN_SECONDS:g} s; try again, or restart the engine"
 
 
@@ -188,7 +188,7 @@ async def _drain(residency: Residency, weights: Weights) -> bool:
     An answer whose client does not take it is cut off. False: something did not end even so.
     """
     now = asyncio.get_running_loop().time
-    begun = now()
+    begun, (wait, longest) = now(), POLL_SECONDS
     for deadline in residency.under_way:
         if not deadline.expired():
             deadline.reschedule(begun + PATIENCE_SECONDS)
@@ -198,7 +198,8 @@ async def _drain(residency: Residency, weights: Weights) -> bool:
             return True
         if now() > begun + DRAIN_SECONDS:
             return False
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, longest)
 
 
 class _Clock:

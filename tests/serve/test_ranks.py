@@ -1,6 +1,7 @@
 """The same model on one rank and on two: the same weights, and the same odds for a text."""
 
 import random
+from contextlib import closing
 from statistics import median
 
 import pytest
@@ -62,7 +63,8 @@ def test_one_and_two_ranks_hold_the_same_model_and_give_a_text_the_same_odds(fle
     assert first.verified == second.verified == "27 of 27 parameters"
     assert first.digest == second.digest != "" and first.digests != second.digests
     texts = dialogues()
-    one, two = ([fleet.engine(name).logprobs(text)[1:] for text in texts] for name in names)
+    with closing(fleet.engine(names[0])) as alone, closing(fleet.engine(names[1])) as both:
+        one, two = ([engine.logprobs(text)[1:] for text in texts] for engine in (alone, both))
     exact = [logprobs(MODEL, text)[1:] for text in texts]
     differences, rounding = apart(one, two), apart(one, exact)
     groups = [per_token(differences[at : at + TOGETHER]) for at in range(0, DIALOGUES, TOGETHER)]

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from studio.errors import StudioError
 from studio.serve.checksum import compare, sums_of_files
-from studio.serve.endpoint import Address
+from studio.serve.endpoint import Address, Endpoint
 from studio.serve.engine import EngineGone
 from studio.serve.gate import GENERATING, MODEL_HEADER
 from studio.serve.processes.fleet import Fleet
@@ -53,7 +53,8 @@ def switched(fleet: Fleet, name: str, model: Path) -> EngineState:
 
 
 def answer(fleet: Fleet, name: str) -> str:
-    return fleet.engine(name).complete(QUESTION, GREEDY).text
+    with closing(fleet.engine(name)) as engine:
+        return engine.complete(QUESTION, GREEDY).text
 
 
 def expected(model: str) -> str:
@@ -76,7 +77,8 @@ def test_each_model_answers_as_itself_and_comes_back_bit_by_bit(fleet: Fleet, na
         state = switched(fleet, name, DEMO / model)
         assert state.problem == "" and state.spec.name == model
         assert state.identity is not None and state.identity.label == model
-        assert fleet.engine(name).identity == state.identity
+        with closing(fleet.engine(name)) as engine:
+            assert engine.identity == state.identity
         answers[model], digests[model] = answer(fleet, name), state.digests
         wholes[model] = state.digest
         assert state.switch is not None and state.switch["bytes_read"] > 5_000_000
@@ -95,35 +97,34 @@ def test_every_parameter_is_compared_with_the_files(fleet: Fleet, vllm: str, emb
 
 
 def test_an_engine_for_the_old_model_answers_no_more(fleet: Fleet, name: str) -> None:
-    old = fleet.engine(name)
-    switched(fleet, name, DEMO / "story")
-    with pytest.raises(EngineGone, match="another model is in the engine now"):
-        old.complete(QUESTION, GREEDY)
-    with pytest.raises(EngineGone, match="another model"):
-        next(old.stream(QUESTION, GREEDY))
+    with closing(fleet.engine(name)) as old:
+        switched(fleet, name, DEMO / "story")
+        with pytest.raises(EngineGone, match="another model is in the engine now"):
+            old.complete(QUESTION, GREEDY)
+        with pytest.raises(EngineGone, match="another model"):
+            next(old.stream(QUESTION, GREEDY))
 
 
 def test_an_answer_under_way_is_aborted_and_never_mixed(fleet: Fleet, name: str) -> None:
-    engine = fleet.engine(name)
     sampling = Sampling(temperature=2.0, max_tokens=500)
-    long = next(
-        each
-        for seed in range(100)
-        if engine.complete([5] * 4, each := replace(sampling, seed=seed)).completion_tokens > 300
-    )
-    whole = engine.complete([5] * 4, long).text
+    with closing(fleet.engine(name)) as engine:
+        every = (replace(sampling, seed=seed) for seed in range(100))
+        long = next(
+            each for each in every if engine.complete([5] * 4, each).completion_tokens > 300
+        )
+        whole = engine.complete([5] * 4, long).text
     for _ in range(5):  # on a busy machine the answer may be whole before the switch begins
-        stream = engine.stream([5] * 4, long)
-        pieces = [next(stream)]
-        fleet.switch(name, str(DEMO / "story"))
-        pieces += stream
+        with closing(fleet.engine(name)) as engine:
+            stream = engine.stream([5] * 4, long)
+            pieces = [next(stream)]
+            fleet.switch(name, str(DEMO / "story"))
+            pieces += stream
         assert fleet.wait(name, SETTLED, 60).spec.name == "story"
         assert whole.startswith("".join(piece.text for piece in pieces))
         if pieces[-1].finish_reason == "abort":
             break
         fleet.switch(name, str(DEMO / MODEL))
         assert fleet.wait(name, SETTLED, 60).spec.name == MODEL
-        engine = fleet.engine(name)
     assert pieces[-1].finish_reason == "abort" and pieces[-1].tokens < 500
 
 
@@ -227,10 +228,10 @@ def test_a_load_that_breaks_half_way_puts_the_model_back(
 
 def test_requests_during_a_switch_are_turned_away_not_mixed(fleet: Fleet, name: str) -> None:
     """Many askers while models change: each answer is the asked model's own, or none."""
-    engine, wrong, right = fleet.engine(name), [], []
+    wrong, right = [], []
     is_over = threading.Event()
 
-    def ask() -> None:
+    def ask(engine: Endpoint) -> None:
         while not is_over.is_set():
             try:
                 done = engine.complete(QUESTION, replace(GREEDY, max_tokens=24))
@@ -240,14 +241,15 @@ def test_requests_during_a_switch_are_turned_away_not_mixed(fleet: Fleet, name: 
             ours = done.text == expected(MODEL) or done.finish_reason == "abort"
             (right if ours else wrong).append(done)
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    for model in ("story", MODEL, "base", MODEL):
-        switched(fleet, name, DEMO / model)
-        time.sleep(0.2)
-    is_over.set()
-    for thread in threads:
-        thread.join()
+    with closing(fleet.engine(name)) as engine:
+        threads = [threading.Thread(target=ask, args=(engine,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        for model in ("story", MODEL, "base", MODEL):
+            switched(fleet, name, DEMO / model)
+            time.sleep(0.2)
+        is_over.set()
+        for thread in threads:
+            thread.join()
     assert not wrong and right

@@ -1,16 +1,21 @@
 """How vLLM servers end: killed from outside in every part, stopped too early, or never started."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from studio.serve.processes import keeper
 from studio.serve.processes.fleet import Fleet
+from studio.serve.processes.model_files import ModelFiles
 from studio.serve.processes.proc_table import belonging, shared_memory
 from studio.serve.processes.spec import ModelSpec
 from studio.serve.sampling import Sampling
@@ -76,7 +81,8 @@ def test_a_killed_part_is_seen_and_the_engine_starts_again(
         fleet.restart(victim)
         assert fleet.wait(victim, ("starting",), 30).phase == "starting"
         assert fleet.wait(victim, ("ready", *ENDED), 240).phase == "ready"
-    done = fleet.engine(victim).complete(QUESTION, GREEDY)
+    with closing(fleet.engine(victim)) as engine:
+        done = engine.complete(QUESTION, GREEDY)
     assert done.text == text_of(QUESTION, greedy(MODEL, QUESTION, 24))
     shared = shared_memory(belonging(log))
     time.sleep(2.5)  # the tether looks at shared memory every two seconds
@@ -127,3 +133,37 @@ def test_vllm_says_why_the_heads_do_not_divide(
     assert state.phase == "failed"
     assert "8 attention heads cannot be shared evenly by 3 ranks" in state.problem
     assert "must be divisible by tensor parallel size (3)" in state.line
+
+
+def in_two_files(folder: Path) -> Path:
+    """A copy of the model `roleplay` with its last tensor in a file of its own: that file."""
+    shutil.copytree(DEMO / MODEL, folder)
+    first, second = folder / "model.safetensors", folder / "model-00002-of-00002.safetensors"
+    tensors = load_file(first)
+    *others, last = tensors
+    save_file({name: tensors[name] for name in others}, first)
+    save_file({last: tensors[last]}, second)
+    index = {"weight_map": dict.fromkeys(others, first.name) | {last: second.name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reloads", "says"), [(True, "of weights are missing: "), (False, "files that are not there: ")]
+)
+def test_vllm_says_which_file_is_missing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reloads: bool, says: str
+) -> None:
+    """It goes after the studio's checks: what then says so is the studio's loader, or vLLM's."""
+    weights = in_two_files(tmp_path / "model")
+
+    def planned(spec: ModelSpec, files: ModelFiles) -> bool:
+        weights.unlink(missing_ok=True)
+        return reloads
+
+    monkeypatch.setattr(keeper, "reloads_in_place", planned)
+    state = fleet.wait(fleet.start(ModelSpec(model=str(weights.parent))), ("ready", *ENDED), 240)
+    assert state.phase == "failed"
+    assert says in state.problem and weights.name in state.problem
+    assert "download" in state.problem and "Error: " in state.line

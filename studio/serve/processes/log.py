@@ -104,6 +104,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         ),
     ),
     (
+        re.compile(r"Weight files referenced in index but missing: \{(.*)\}"),
+        lambda m: f"the model's index names files that are not there: {m[1]}; download it again",
+    ),
+    (
         re.compile(r"No available memory for the cache blocks"),
         lambda m: (
             "the weights leave no memory for the cache; use more GPUs, on-line quantisation, "

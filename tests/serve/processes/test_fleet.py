@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def server_of(fleet: Fleet, name: str) -> int:
 
 
 def says(fleet: Fleet, name: str, model: str) -> bool:
-    done = fleet.engine(name).complete(QUESTION, GREEDY)
+    with closing(fleet.engine(name)) as engine:
+        done = engine.complete(QUESTION, GREEDY)
     return done.text == text_of(QUESTION, greedy(model, QUESTION, 12))
 
 
@@ -82,12 +84,12 @@ def test_two_engines_live_side_by_side_and_stop_without_a_trace(own: Fleet) -> N
         assert state.identity is not None and state.identity.dtype == "float32"
     assert [state.id for state in own.snapshot()] == names
     assert any("Loading weights" in line for line in own.log(names[0]))
-    engine = own.engine(names[0])
-    own.stop(names[0])
-    assert own.wait(names[0], ENDED, 30).phase == "stopped"
-    assert belonging(log_of(own, names[0])) == set()
-    with pytest.raises(EngineGone, match="does not answer"):
-        engine.complete(QUESTION, GREEDY)
+    with closing(own.engine(names[0])) as engine:
+        own.stop(names[0])
+        assert own.wait(names[0], ENDED, 30).phase == "stopped"
+        assert belonging(log_of(own, names[0])) == set()
+        with pytest.raises(EngineGone, match="does not answer"):
+            engine.complete(QUESTION, GREEDY)
     with pytest.raises(StudioError, match="the engine is stopped"):
         own.engine(names[0])
     assert says(own, names[1], "roleplay")
@@ -102,11 +104,12 @@ def test_two_engines_live_side_by_side_and_stop_without_a_trace(own: Fleet) -> N
 def test_a_killed_engine_is_seen_and_can_be_started_again(own: Fleet) -> None:
     name = ready(own, embedded())
     server = server_of(own, name)
-    stream = own.engine(name).stream([5] * 4, ENDLESS)
-    next(stream)
-    os.kill(server, signal.SIGKILL)
-    with pytest.raises(EngineGone):
-        list(stream)
+    with closing(own.engine(name)) as engine:
+        stream = engine.stream([5] * 4, ENDLESS)
+        next(stream)
+        os.kill(server, signal.SIGKILL)
+        with pytest.raises(EngineGone):
+            list(stream)
     state = own.wait(name, ENDED, 30)
     assert (state.phase, belonging(log_of(own, name))) == ("failed", set())
     assert "killed from outside" in state.problem
@@ -218,7 +221,8 @@ def test_an_embedded_engine_does_not_sleep(shared: tuple[Fleet, str]) -> None:
 
 def test_load_is_measured(shared: tuple[Fleet, str]) -> None:
     fleet, name = shared
-    fleet.engine(name).complete(QUESTION, Sampling(temperature=2.0, max_tokens=200))
+    with closing(fleet.engine(name)) as engine:
+        engine.complete(QUESTION, Sampling(temperature=2.0, max_tokens=200))
     end = time.monotonic() + 60
     while not fleet.state(name).load.tokens_per_second and time.monotonic() < end:
         time.sleep(0.1)

@@ -33,6 +33,16 @@ WORKER = "(Worker_TP0 pid=7) ERROR 11-24 20:00:00 [multiproc_executor.py:870] "
             "the memory left for the cache holds 2000 tokens",
         ),
         (
+            WORKER + "FileNotFoundError: Weight files referenced in index but missing: "
+            "{'/m/model-00002-of-00002.safetensors'}",
+            "files that are not there: '/m/model-00002-of-00002.safetensors'; download it again",
+        ),
+        (
+            WORKER + "studio.errors.StudioError: /m: 1 of 2 files of weights are missing: "
+            "model-00002-of-00002.safetensors; download them",
+            "/m: 1 of 2 files of weights are missing: model-00002-of-00002.safetensors;",
+        ),
+        (
             WORKER + "ValueError: No available memory for the cache blocks. Try increasing",
             "the weights leave no memory for the cache",
         ),

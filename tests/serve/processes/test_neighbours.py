@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def test_an_engine_is_lent_for_the_model_that_is_in_it(tmp_path: Path) -> None:
         lent = command.borrow(embedded(label="mine"))
         assert lent is not None and says(lent.engine, "story")
         assert (lent.engine.identity.label, lent.room, lent.folder) == ("mine", 512, DEMO / "story")
-        assert lent.engine.identity == replace(serve.engine(name).identity, label="mine")
+        with closing(serve.engine(name)) as own:
+            assert lent.engine.identity == replace(own.identity, label="mine")
         assert command.borrow(embedded("roleplay")) is None
         serve.switch(name, str(DEMO / "roleplay"))
         assert serve.wait(name, ("ready", "failed"), 60).spec.name == "roleplay"
@@ -65,7 +67,8 @@ def test_an_engine_is_lent_for_the_model_that_is_in_it(tmp_path: Path) -> None:
         again = command.borrow(embedded("roleplay"))
         assert again is not None and says(again.engine, "roleplay")
         command.close()
-        assert says(serve.engine(name), "roleplay")
+        with closing(serve.engine(name)) as own:
+            assert says(own, "roleplay")
         for engine in (lent.engine, again.engine):
             engine.close()
         serve.stop(name)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,7 +12,8 @@ import torch
 
 from studio.errors import StudioError
 from studio.serve.embedded.drawing import next_token
-from studio.serve.engine import Completion, Identity, Piece, Prompt
+from studio.serve.endpoint import Address, Endpoint
+from studio.serve.engine import Completion, EngineGone, Identity, Piece, Prompt
 from studio.serve.probe import probe
 from studio.serve.processes import remote
 from studio.serve.processes.board import Board
@@ -104,13 +105,13 @@ def test_a_server_elsewhere_is_tried_and_asked(fleet: Fleet, embedded: str) -> N
     assert state.phase == "ready", state.problem
     assert state.identity == Identity("model", "endpoint") and state.max_model_len == 512
     greedy = Sampling(temperature=0.0, max_tokens=9)
-    ours, theirs = fleet.engine(name), fleet.engine(embedded)
-    assert ours.complete(QUESTION, greedy).text == theirs.complete(QUESTION, greedy).text
-    with pytest.raises(StudioError, match="cannot be changed from here"):
-        fleet.switch(name, "other")
-    fleet.stop(name)
-    assert fleet.wait(name, ("stopped",), 30).phase == "stopped"
-    assert theirs.complete(QUESTION, greedy).completion_tokens == 9
+    with closing(fleet.engine(name)) as ours, closing(fleet.engine(embedded)) as theirs:
+        assert ours.complete(QUESTION, greedy).text == theirs.complete(QUESTION, greedy).text
+        with pytest.raises(StudioError, match="cannot be changed from here"):
+            fleet.switch(name, "other")
+        fleet.stop(name)
+        assert fleet.wait(name, ("stopped",), 30).phase == "stopped"
+        assert theirs.complete(QUESTION, greedy).completion_tokens == 9
 
 
 def test_the_end_tokens_of_a_model_whose_files_are_here_are_known(
@@ -131,9 +132,13 @@ def answering(text: str) -> Iterator[str]:
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if length := int(self.headers.get("Content-Length", 0)):
+                self.rfile.read(length)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(text.encode())
+
+        do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -142,6 +147,21 @@ def answering(text: str) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_an_answer_that_ends_before_its_first_token_was_aborted() -> None:
+    """So vLLM ends those that a switch met while they waited."""
+    with answering("data: [DONE]\n\n") as url:
+        with closing(Endpoint(Address(url), Identity("x", "endpoint"), name="model")) as engine:
+            assert list(engine.stream("Hello", Sampling())) == [Piece("", 0, "abort")]
+
+
+def test_an_answer_whose_end_does_not_come_broke_off() -> None:
+    begun = 'data: {"choices": [{"text": "He", "finish_reason": null}]}\n\n'
+    with answering(begun) as url:
+        with closing(Endpoint(Address(url), Identity("x", "endpoint"), name="model")) as engine:
+            with pytest.raises(EngineGone, match="the answer broke off"):
+                list(engine.stream("Hello", Sampling()))
 
 
 @pytest.mark.parametrize(
