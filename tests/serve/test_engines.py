@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from studio.errors import StudioError
@@ -255,6 +256,19 @@ def test_many_requests_at_once_get_their_own_answers(engine: Endpoint) -> None:
             for text in questions * 11
         ]
         assert all(job.result().text == expected[text] for text, job in jobs)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["health", "metrics", "version", "openapi.json", "v1/models", "v1/completions", "invocations",
+     "tokenize", "collective_rpc", "v1/studio/switch", "no-such-path"],
+)  # fmt: skip
+def test_every_path_wants_the_key(state: EngineState, path: str) -> None:
+    """The door alone is tried in test_gate.py; here, that it is the only way into a real server."""
+    url = f"{state.url.removesuffix('/v1')}/{path}"
+    for key in ({}, {"Authorization": "Bearer wrong"}):
+        assert httpx2.get(url, headers=key).status_code == 401
+        assert httpx2.post(url, headers=key, json={}).status_code == 401
 
 
 def test_closing_a_stream_early_leaves_the_engine_well(engine: Endpoint) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from studio.errors import StudioError
+from studio.serve.processes import machine
 from studio.serve.processes.machine import safe_bfloat16, this_machine
 from studio.serve.processes.meter import counters
 from studio.serve.processes.model_files import (
@@ -151,6 +152,16 @@ def test_dtype_is_decided_before_the_start(
 )
 def test_bfloat16_needs_all_of_its_instructions(flags: set[str], safe: bool) -> None:
     assert safe_bfloat16(frozenset(flags)) == safe
+
+
+def test_where_vllm_is_missing_the_embedded_engine_is_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    for is_there in (True, False):
+        monkeypatch.setattr(machine, "has_vllm", lambda is_there=is_there: is_there)
+        found.append(machine.default_engine())
+    assert found == ["vllm", "embedded"]
 
 
 def test_this_machine_has_cores() -> None:
