@@ -38,6 +38,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -173,6 +174,11 @@ def vote_line(vote: Vote) -> str:
 def parse_vote(line: str, path: Path, number: int) -> Vote:
     """The vote on a line; raises StudioError naming file, line and column."""
     row = next(csv.reader([line], strict=True), [])
+    if re.fullmatch(r"v\d+", row[-1] if row else "") and row[-1] != VERSION:
+        raise StudioError(
+            f"{path}, line {number}: is of version {row[-1]}, this studio writes {VERSION}; read the "
+            "file with the studio that wrote it"
+        )
     if len(row) != len(COLUMNS) or row[-1] != VERSION:
         raise StudioError(
             f"{path}, line {number}: {len(row)} columns, expected {len(COLUMNS)} that end with "
