@@ -280,12 +280,23 @@ def test_a_server_elsewhere_answers_for_its_model_and_its_key_is_stored_nowhere(
     assert files and not [p for p in files if str(state.key).encode() in p.read_bytes()]
 
 
-def test_a_server_for_a_model_that_the_trial_has_not_is_refused(tmp_path: Path) -> None:
-    command = [*generate_command(small_trial(tmp_path)), "--endpoint", "tale=http://127.0.0.1:1"]
-    environment = {**os.environ, "STUDIO_DATA": str(tmp_path / "data")}
-    Formats(tmp_path / "data" / "serve").save("demo/models/story", edited(EDITED, [], None))
+@pytest.mark.parametrize(
+    ("source", "more", "told"),
+    [
+        ("/nowhere/story", [], "/nowhere/story: there is no such folder"),
+        ("my model", [], "my model: neither a folder here nor a Hub id"),
+        ("demo/models/story", ["--endpoint", "tale=http://127.0.0.1:1"], "one of the labels"),
+    ],
+)
+def test_a_trial_whose_models_cannot_be_asked_is_not_fixed_and_spends_nothing(
+    tmp_path: Path, source: str, more: list[str], told: str
+) -> None:
+    file = small_trial(tmp_path)
+    text = file.read_text().replace(", prompt_format: edited", "")
+    file.write_text(text.replace("demo/models/story", source))
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
-    )
-    assert done.returncode == 2
-    assert "write LABEL=URL with one of the labels instruct, story" in done.stderr
+        [*generate_command(file), *more], cwd=ROOT, capture_output=True, text=True, timeout=110,
+        env={**os.environ, "STUDIO_DATA": str(tmp_path / "data")},
+    )  # fmt: skip
+    assert done.returncode == 2 and told in done.stderr
+    assert not (tmp_path / "data" / "trials").exists()

@@ -15,6 +15,7 @@ from studio.errors import StudioError
 from studio.settings import read_settings
 
 if TYPE_CHECKING:
+    from studio.arena.trials.design import Design
     from studio.arena.trials.generate import Progress
     from studio.arena.trials.trial import Trial
 
@@ -61,7 +62,7 @@ def _generate(parsed: argparse.Namespace) -> int:
         tensor_parallel_size=parsed.tensor_parallel_size,
         quantisation=parsed.quantisation,
         max_model_len=parsed.max_model_len,
-        endpoints=_endpoints(parsed.endpoint, trial),
+        endpoints=_endpoints(parsed.endpoint, trial.design),
         key_of=_keys(os.environ.get(KEY_VARIABLE)),
     )
     data = read_settings(os.environ).data_dir
@@ -80,11 +81,11 @@ def _generate(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _endpoints(given: Sequence[str], trial: "Trial") -> dict[str, str]:
+def _endpoints(given: Sequence[str], design: "Design") -> dict[str, str]:
     """URLs by the labels of models; raises StudioError for a label that the trial has not."""
-    from studio.cli.speaking import is_url
+    from studio.serve.planning.models import is_url
 
-    labels = [model.label for model in trial.design.models]
+    labels = [model.label for model in design.models]
     found = {}
     for each in given:
         label, _, url = each.partition("=")
@@ -112,10 +113,15 @@ def _begun(parsed: argparse.Namespace) -> "Trial":
     """The trial of a folder, or the one that a design begins or has begun."""
     from studio.arena.outcome.power import plan
     from studio.arena.trials.trial import begin, open_trial
+    from studio.serve.planning.models import check_source
 
     if parsed.trial.is_dir():
         return open_trial(parsed.trial)
     design, prompts = load_trial(parsed.trial)
+    elsewhere = _endpoints(parsed.endpoint, design)
+    for model in design.used_models:  # before the design is fixed, and spends what it costs
+        if model.label not in elsewhere:
+            check_source(model.source)
     print(f"{plan(design, len(prompts)).sentence()}.", file=sys.stderr)
     trials = parsed.out or read_settings(os.environ).data_dir / "trials"
     return begin(trials, design, prompts)

@@ -39,6 +39,7 @@ class Start:
 
     def spec(self, model: Model) -> "ModelSpec":
         """The engine to be for one model."""
+        from studio.serve.planning.models import is_url
         from studio.serve.processes.machine import default_engine
         from studio.serve.processes.spec import ModelSpec
 
@@ -153,11 +154,6 @@ def _format_name(used: "Format") -> str:
     if used.name not in ("own", "edited"):
         return used.name
     return f"{used.name}:{hashlib.sha256(used.template.encode()).hexdigest()[:8]}"
-
-
-def is_url(source: str) -> bool:
-    """Whether a model's source is a server that runs elsewhere."""
-    return source.startswith(("http://", "https://"))
 
 
 def format_of(model: Model, folder: Path | None, say: Callable[[str], None]) -> "Format":

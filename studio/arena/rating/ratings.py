@@ -176,7 +176,7 @@ def parse_vote(line: str, path: Path, number: int) -> Vote:
     row = next(csv.reader([line], strict=True), [])
     if re.fullmatch(r"v\d+", row[-1] if row else "") and row[-1] != VERSION:
         raise StudioError(
-            f"{path}, line {number}: is of version {row[-1]}, this studio writes {VERSION}; read the "
+            f"{path}, line {number}: is of version {row[-1]}, this studio's is {VERSION}; read the "
             "file with the studio that wrote it"
         )
     if len(row) != len(COLUMNS) or row[-1] != VERSION:

@@ -10,6 +10,20 @@ from studio.weights import hub
 from studio.weights.strict_json import read_object
 
 
+def is_url(source: str) -> bool:
+    """Whether a model's source is a server that runs elsewhere."""
+    return source.startswith(("http://", "https://"))
+
+
+def check_source(source: str) -> None:
+    """Raise StudioError if there can be no such model: a path without a folder, or no Hub id.
+
+    Neither a server nor the Hub is asked.
+    """
+    if not is_url(source):
+        config_folder(source)
+
+
 def is_here(model: str) -> bool:
     """Whether the model's weights are on this machine."""
     return hub.folder_here(model) is not None

@@ -84,6 +84,8 @@ class Form:
             raise StudioError(f"sampling: choose one of {', '.join(presets)}")
         values = {"preset": sampling, **presets[sampling].shared()}
         design = design_from_data({**data, "sampling": values})
+        for model in design.used_models:
+            self._serving.check(model.source)
         design = with_formats(design, self._written)
         if not (some := design.choose(prompts)):
             raise StudioError("none of the prompts fits this choice; choose more of them")

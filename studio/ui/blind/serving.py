@@ -28,6 +28,12 @@ class Serving:
             for name in [state.spec.model]
         ]
 
+    def check(self, source: str) -> None:
+        """Raise StudioError if a model's source can be none, as far as is known here."""
+        from studio.serve.planning.models import check_source
+
+        check_source(source)
+
     def environ(self) -> Mapping[str, str]:
         """The keys of attached servers for a process that asks them; they are stored nowhere."""
         keys = {state.spec.url: state.spec.key for state in self._states() if state.spec.key}

@@ -65,7 +65,7 @@ def test_formulas_are_made_text(comment: str) -> None:
     ("old", "new", "told"),
     [
         (",v2", "", r"line 7: \d+ columns, expected \d+"),
-        (",v2", ",v1", r"line 7: is of version v1, this studio writes v2"),
+        (",v2", ",v1", r"line 7: is of version v1, this studio's is v2"),
         (",v2", ",w2", r'that end with "v2"'),
         ("tie,", "draw,", 'winner is "draw", which it cannot be'),
         ("2.25", "soon", 'seconds is "soon"'),

@@ -144,6 +144,10 @@ def test_form_sets_how_raters_are_measured_and_when_a_claim_may_be_made(form: Fo
         ({"identical": -0.1}, "identical is -0.1; use 0 to 0.5"),
         ({"stop_early": "no"}, "stop_early: expected true or false"),
         ({"exclusions": {"faster": 3}}, 'exclusions: unknown key "faster"'),
+        (
+            {"models": [FILLED["models"][0], {"label": "two", "source": "/nowhere/model"}]},
+            "/nowhere/model: there is no such folder; check the path",
+        ),
         ({"models": [{"label": "=1", "source": "x"}] * 2}, "cannot be a model's label"),
     ],
 )
