@@ -79,17 +79,18 @@ def _design(parsed: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from studio.arena.outcome.power import plan
-    from studio.arena.trials.schedule import schedule
+    from studio.arena.trials.workload import workload
 
     design, prompts = load_trial(parsed.trial)
-    longest = max(len(slot) for slot in schedule(design, prompts, bytes(32)))
-    told = plan(design, len(prompts))
+    told, work = plan(design, len(prompts)), workload(design, prompts)
     answers = len(design.used_models) * len(prompts) * design.draws
     if parsed.json:
-        emit({**asdict(told), "answers": answers, "items": longest, "hash": design.hash})
+        emit({**asdict(told), "answers": answers, "workload": work, "hash": design.hash})
         return 0
     print(f"{told.sentence()}.")
-    print(f"{answers} answers to make; a rater sees up to {longest} pairs.")
+    if scope := told.scope():
+        print(f"{scope}.")
+    print(f"{answers} answers to make. {work}")
     for first, second in design.comparisons:
         print(f"{first} against {second}" + (" (primary)" if second == design.primary[1] else ""))
     return 0

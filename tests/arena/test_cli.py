@@ -51,7 +51,8 @@ def test_design_tells_the_power_and_fixes_nothing(
 ) -> None:
     code, out, _ = run(capsys, "design", design_file)
     assert code == 0 and "10 votes on 10 prompts at 30 % ties find a true 65 % preference" in out
-    assert "60 answers to make; a rater sees up to 12 pairs" in out
+    assert "A claim will be about this one rater, on prompts like these" in out
+    assert "60 answers to make. The rater sees 12 pairs: 10 that count and" in out
     assert "merged against rival (primary)" in out
     code, out, _ = run(capsys, "design", design_file, "--json")
     assert json.loads(out)["answers"] == 60 and json.loads(out)["needed"] == 209

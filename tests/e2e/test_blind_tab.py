@@ -65,14 +65,17 @@ def test_empty_tab_leads_to_a_demo_trial(
     expect(page.get_by_label("The model that should be better")).to_have_value("demo-instruct")
     expect(page.get_by_label("Compared with", exact=True)).to_have_value("demo-roleplay")
     expect(page.locator("#blind-tab")).not_to_contain_text("/demo/models")  # names, not paths
-    expect(page.get_by_text("36 votes on 36 prompts to explore; nothing")).to_be_visible()
-    expect(page.get_by_text("36 votes that count, and 4 more to measure")).to_be_visible()
+    expect(
+        page.get_by_text("12 votes on 12 prompts to explore; nothing is claimed")
+    ).to_be_visible()
+    expect(page.get_by_text("The rater sees 14 pairs: 12 that count")).to_be_visible()
+    expect(page.get_by_text("too small to settle much")).to_be_visible()
     expect(page.get_by_text("with one answer to each prompt, so is a part")).to_be_visible()
     assert page.get_by_label("Name of the trial").input_value() == "demo"
     page.get_by_text("Which of these prompts").click()
     page.get_by_label("Of these use").select_option("")  # the sealed ones are for verdicts
     page.get_by_role("button", name="Only the open ones").click()
-    expect(page.get_by_text("12 of the prompts are sealed")).to_have_count(0)
+    expect(page.get_by_text("of the prompts are sealed")).to_have_count(0)
     expect(page.get_by_label("Of these use")).to_have_value("false")
 
 
@@ -484,7 +487,9 @@ def test_whole_way_on_the_demo_models(studio: Visited, visit: Callable[..., Page
     page.get_by_label("Compared with", exact=True).select_option("demo-story")
     page.get_by_text("Which of these prompts").click()
     page.get_by_label("Of these use").select_option("true")
-    expect(page.get_by_text("72 answers to make, 12 votes that count")).to_be_visible()
+    expect(
+        page.get_by_text("72 answers to make. The rater sees 14 pairs: 12 that count")
+    ).to_be_visible()
     page.get_by_text("Settings: votes").click()
     page.get_by_label("Error rate, %").fill("0")
     page.get_by_label("Answers per prompt").fill("1")

@@ -1,8 +1,8 @@
 """Evidence that may be looked at as often as one likes.
 
-The unit is a prompt: x_i, from 0 to 1, is how much its votes preferred the first model (a tie is
-½). The hypothesis "the mean preference is m" is tested by betting against it: for a fixed θ the
-wealth
+The unit is a prompt (in raters.py a rater): x_i, from 0 to 1, is how much its votes preferred the
+first model (a tie is ½). The hypothesis "the mean preference is m" is tested by betting against it:
+for a fixed θ the wealth
 
     Π_i [ x_i · θ/m + (1 − x_i) · (1 − θ)/(1 − m) ]
 
@@ -12,6 +12,12 @@ most α: E_n(½) ≥ 1/α at any time, however often one looks and whenever one 
 preference" at level α, and {m: E_n(m) < 1/α} is a confidence interval that holds at all times.
 After w prompts wholly for and l wholly against the first model, E(½) = 2^(w+l) B(2+w, 2+l)/B(2, 2);
 ties change nothing.
+
+Raters differ, and may come one after the other: μ_i = E[x_i | past] need not stay at m. Divided by
+Π_i E[factor_i | past] the wealth is a martingale all the same, and as the logarithm of these
+factors is concave in μ_i, their product is at most 1 wherever the mean of the μ_i so far is m. So
+what E_n(½) ≥ 1/α refutes is: the raters whose votes there were by then, each weighing as much as
+their votes, prefer neither model. It says nothing of other raters, or of those who come later.
 
 Source: Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, Journal
 of the Royal Statistical Society B 86 (2024) 1–27. Each factor is its 1 + λ(x_i − m) with the bet
@@ -35,15 +41,16 @@ class Evidence:
     """What the prompts show.
 
     `count` prompts with mean preference `mean` (NaN without any). `e_value`: now; `best`: the
-    largest so far, when the mean was `best_mean`; `reached_at`: how many prompts it took to reach
-    1/alpha, None if it did not. `low`, `high`: the anytime-valid interval of the mean at 1 − alpha
-    (0 to 1 if alpha is 0).
+    largest so far, after `best_at` prompts, when the mean was `best_mean`; `reached_at`: how many
+    prompts it took to reach 1/alpha, None if it did not. `low`, `high`: the anytime-valid interval
+    of the mean at 1 − alpha (0 to 1 if alpha is 0).
     """
 
     count: int
     mean: float
     e_value: float
     best: float
+    best_at: int
     best_mean: float
     reached_at: int | None
     low: float
@@ -77,9 +84,10 @@ def _log_mean(log_wealth: Array, log_weights: Array) -> Array:
 def evidence(values: Sequence[float], alpha: float) -> Evidence:
     """The evidence of the prompts' preferences, in the order in which they were complete."""
     if not values:
-        return Evidence(0, float("nan"), 1.0, 1.0, float("nan"), None, 0.0, 1.0)
+        return Evidence(0, float("nan"), 1.0, 1.0, 0, float("nan"), None, 0.0, 1.0)
     x = np.array(values, dtype=np.float64)
     logs = log_e_values(x)
+    best_at = int(logs.argmax()) + 1
     reached = np.flatnonzero(logs >= -np.log(alpha)) if alpha > 0 else np.array([])
     low, high = interval(x, alpha) if alpha > 0 else (0.0, 1.0)
     return Evidence(
@@ -87,7 +95,8 @@ def evidence(values: Sequence[float], alpha: float) -> Evidence:
         mean=float(x.mean()),
         e_value=_exp(logs[-1]),
         best=_exp(logs.max()),
-        best_mean=float(x[: int(logs.argmax()) + 1].mean()),
+        best_at=best_at,
+        best_mean=float(x[:best_at].mean()),
         reached_at=int(reached[0]) + 1 if reached.size else None,
         low=low,
         high=high,

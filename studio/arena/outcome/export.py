@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studio.arena.outcome.results import Results
-from studio.arena.outcome.verdict import headline
+from studio.arena.outcome.verdict import headline, reach_sentence
 from studio.arena.rating.counted import Ballot
 from studio.arena.rating.ratings import HEADER, vote_line
 from studio.durable import write_whole
@@ -22,8 +22,9 @@ def card_paragraph(results: Results) -> str:
     """A paragraph of Markdown for the model's card."""
     primary = results.primary
     raters = len(results.raters)
+    scope = f" {reach_sentence(results)}" if primary.claim else ""
     return (
-        f"**Blind comparison.** {headline(results)} Primary comparison, fixed beforehand: "
+        f"**Blind comparison.** {headline(results)}{scope} Primary comparison, fixed beforehand: "
         f"{primary.first} against {primary.second}, {primary.votes} votes by {raters} "
         f"rater{'s' if raters != 1 else ''} on {results.plan.prompts} prompts "
         f"({primary.wins} won, {primary.losses} lost, {primary.ties} tied, {primary.both_bad} both "

@@ -44,7 +44,8 @@ draw();
 """
 _NOTE = (
     "Ties count as half; both bad counts for nothing and is shown apart. The interval at this look "
-    "is clustered by rater and prompt; the other one holds however often one looks."
+    "is clustered by rater and prompt; the other one holds however often one looks. A claim is "
+    "about the raters whose votes it rests on."
 )
 Row = Sequence[object]
 

@@ -7,7 +7,6 @@ they describe, and are not made for being looked at again and again.
 """
 
 import json
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from studio.arena.outcome.agreement import Noise, noise
 from studio.arena.outcome.evidence import Evidence, evidence, holm
 from studio.arena.outcome.health import Health, health
 from studio.arena.outcome.power import Plan, plan
+from studio.arena.outcome.raters import Rater, Reach, one_by_one, reach
 from studio.arena.outcome.regression import (
     Clusters,
     Strength,
@@ -44,7 +44,8 @@ class Comparison:
 
     `preference`: how much the counted votes prefer `first`, ties ½, with a clustered interval
     `low` … `high`; None without votes. `p_value`: 1 over the largest e-value, Holm-corrected for
-    all but the primary comparison. `claim`: "first", "second", or "" while nothing can be claimed.
+    all but the primary comparison. `claim`: "first", "second", or "" while nothing can be claimed;
+    it is about the `raters` whose votes were there when the evidence was largest.
     """
 
     first: str
@@ -63,20 +64,8 @@ class Comparison:
     open_prompts: int
     without_preference: int
     p_value: float
+    raters: int
     claim: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rater:
-    """One rater: counted votes, preference for the merged model in the primary comparison, how
-    often the left answer won where one won, seconds per vote (median), recognised models."""
-
-    name: str
-    votes: int
-    preference: float | None
-    left_share: float | None
-    seconds: float
-    recognised: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +100,7 @@ class Results:
     plan: Plan
     amendments: tuple[dict[str, Any], ...]
     primary: Comparison
+    reach: Reach
     others: tuple[Comparison, ...]
     categories: tuple[Comparison, ...]
     raters: tuple[Rater, ...]
@@ -149,6 +139,7 @@ def results(trial: Trial) -> Results:
     rest = [(pair, None) for pair in design.comparisons[1:]]
     categories = list(dict.fromkeys(prompt.category for prompt in trial.prompts))
     parts = [(design.primary, category) for category in categories] if len(categories) > 1 else []
+    primary = _claimed(compare(trial, every, design.primary), trial)
     secondary = _corrected([compare(trial, every, *which) for which in [*rest, *parts]], trial)
     return Results(
         trial=design.name,
@@ -157,10 +148,11 @@ def results(trial: Trial) -> Results:
         alpha=design.alpha,
         plan=plan(design, len(trial.prompts)),
         amendments=tuple({**each, "words": amendment_words(each)} for each in trial.amendments),
-        primary=_claimed(compare(trial, every, design.primary), trial),
+        primary=primary,
+        reach=reach(trial, every, primary.claim, primary.evidence.mean),
         others=tuple(secondary[: len(rest)]),
         categories=tuple(secondary[len(rest) :]),
-        raters=tuple(_raters(shown, design.primary)),
+        raters=tuple(one_by_one(shown, design.primary)),
         strengths=tuple(_strengths(shown)),
         excluded=dict(Counter(b.excluded for b in shown if b.excluded)),
         left_wins=_share([b.first_is_left == (b.preference == 1) for b in _decided(shown)]),
@@ -202,6 +194,7 @@ def compare(
         open_prompts=prompts.open,
         without_preference=prompts.without,
         p_value=min(1.0, 1 / found.best),
+        raters=prompts.raters[found.best_at - 1] if found.count else 0,
         claim="",
     )
 
@@ -244,26 +237,6 @@ def _decided(votes: Sequence[Ballot]) -> list[Ballot]:
 
 def _share(hits: Sequence[bool]) -> Share:
     return Share(sum(hits), len(hits), *wilson(sum(hits), len(hits)))
-
-
-def _raters(shown: Sequence[Ballot], primary: Pair) -> list[Rater]:
-    rows = []
-    for name in dict.fromkeys(b.vote.judge for b in shown):
-        mine = [b for b in shown if b.vote.judge == name]
-        values = [b.preference for b in mine if b.counts and b.item.pair == primary]
-        known = [value for value in values if value is not None]
-        left = [b.first_is_left == (b.preference == 1) for b in _decided(mine)]
-        rows.append(
-            Rater(
-                name=name,
-                votes=sum(b.counts for b in mine),
-                preference=statistics.fmean(known) if known else None,
-                left_share=statistics.fmean(left) if left else None,
-                seconds=statistics.median(b.vote.seconds for b in mine),
-                recognised=sum(b.vote.recognised for b in mine),
-            )
-        )
-    return rows
 
 
 def _strengths(shown: Sequence[Ballot]) -> list[Strength]:

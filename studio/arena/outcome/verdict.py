@@ -1,6 +1,7 @@
 """The results in words: what can be claimed, for whom, and what is missing."""
 
-from studio.arena.outcome.power import needed_prompts, percent, power_curve
+from studio.arena.outcome.evidence import Evidence
+from studio.arena.outcome.power import needed_units, percent, power_curve
 from studio.arena.outcome.results import Comparison, Results
 
 ENOUGH_VOTES = 20
@@ -10,6 +11,8 @@ MOST_TIES = 0.98
 def verdict(results: Results) -> list[str]:
     """Sentences, the decisive one first."""
     lines = [headline(results)]
+    if results.primary.claim:
+        lines.append(reach_sentence(results))
     if results.categories:
         lines.append(_by_category(results))
     lines += [_other(comparison) for comparison in results.others]
@@ -31,13 +34,12 @@ def headline(results: Results) -> str:
     span = f"{percent(found.low)} to {percent(found.high)}"
     if primary.claim:
         better, worse = primary.first, primary.second
-        mean, low, high = found.mean, found.low, found.high
         if primary.claim == "second":
-            better, worse, mean, low, high = worse, better, 1 - mean, 1 - high, 1 - low
+            better, worse = worse, better
         return (
-            f"{better} is better than {worse} for {_scope(results)}: preferred in {percent(mean)} "
-            f"({percent(low)} to {percent(high)}, however often one looked); this was settled "
-            f"after {found.reached_at} prompts at an error rate of {alpha:.3g}."
+            f"{better} is better than {worse} for {_scope(results)}: preferred in "
+            f"{_share(found, primary.claim)}; this was settled after {found.reached_at} prompts at "
+            f"an error rate of {alpha:.3g}."
         )
     if primary.open_prompts:
         return (
@@ -52,6 +54,34 @@ def headline(results: Results) -> str:
     )
 
 
+def reach_sentence(results: Results) -> str:
+    """Whether what is claimed for the raters at hand holds for raters like them."""
+    primary, found = results.primary, results.reach
+    done = found.evidence.count
+    if found.holds:
+        better = primary.first if primary.claim == "first" else primary.second
+        return (
+            f"Raters like them prefer {better} too, on these prompts: the {done} who judged all "
+            f"their pairs do, each counted once, in {_share(found.evidence, primary.claim)}."
+        )
+    who = "1 rater has" if done == 1 else f"{done or 'no'} raters have"
+    so_far = f"This says nothing of other raters: {who} judged all their pairs"
+    if found.fewest is None:
+        return f"{so_far}, and prefer it too little, each counted once, to tell."
+    if done < found.fewest:
+        return f"{so_far}, at least {found.fewest} who prefer it as much would be needed for that."
+    return f"{so_far}, and differ too much to tell."
+
+
+def _share(found: Evidence, claim: str) -> str:
+    """The preference for the better model, with its interval."""
+    ends = (found.mean, found.low, found.high)
+    if claim == "second":
+        ends = (1 - found.mean, 1 - found.high, 1 - found.low)
+    mean, low, high = map(percent, ends)
+    return f"{mean} ({low} to {high}, however often one looked)"
+
+
 def _missing(results: Results) -> str:
     """How many prompts more would find the planned preference in eight trials of ten.
 
@@ -63,7 +93,7 @@ def _missing(results: Results) -> str:
     ties = min(round(seen, 2), MOST_TIES)
     per_prompt = results.plan.votes // results.plan.prompts
     curve = power_curve(chance, ties, results.alpha, per_prompt)
-    needed = needed_prompts(curve)
+    needed = needed_units(curve)
     words = f"a true {percent(chance)} preference at {percent(ties)} ties in eight trials of ten"
     if needed is None:
         return f"To find {words}, more than {len(curve) - 1:,} prompts would be needed."
@@ -82,7 +112,8 @@ def _by_category(results: Results) -> str:
 
 def _clear(comparison: Comparison) -> str:
     if comparison.claim:
-        return "better" if comparison.claim == "first" else "worse"
+        word = "better" if comparison.claim == "first" else "worse"
+        return f"{word} to {_raters(comparison.raters)}"
     if comparison.preference is None:
         return "no votes"
     return f"unclear ({percent(comparison.preference)} of {comparison.votes} votes)"
@@ -97,10 +128,14 @@ def _other(comparison: Comparison) -> str:
 
 
 def _scope(results: Results) -> str:
-    count = len(results.raters)
-    raters = "this rater" if count == 1 else f"these {count} raters"
+    count, total = results.primary.raters, len(results.raters)
+    some = f", the first of {total}," if count < total else ""
     seen = " that were used before" if results.seen_prompts else ""
-    return f"{raters} on prompts like these {results.plan.prompts}{seen}"
+    return f"{_raters(count)}{some} on prompts like these {results.plan.prompts}{seen}"
+
+
+def _raters(count: int) -> str:
+    return "this rater" if count == 1 else f"these {count} raters together"
 
 
 def _cautions(results: Results) -> list[str]:

@@ -117,10 +117,12 @@ def of_pair(every: Sequence[Ballot], pair: Pair) -> list[Ballot]:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A pair's complete prompts: their preferences in order, and how many are not complete."""
+    """A pair's complete prompts: their preferences in order, for each how many raters had votes in
+    it or an earlier one, and how many are not complete."""
 
     preferences: tuple[float, ...]
     prompts: tuple[str, ...]
+    raters: tuple[int, ...]
     without: int
     open: int
 
@@ -140,14 +142,18 @@ def tally(every: Sequence[Ballot], pair: Pair, trial: Trial, category: str | Non
             votes.append(ballot)
             if len(votes) == planned:
                 complete[ballot.item.prompt] = votes
-    values = {
-        prompt: [b.preference for b in votes if b.counts and b.preference is not None]
-        for prompt, votes in complete.items()
-    }
-    means = {prompt: sum(v) / len(v) for prompt, v in values.items() if v}
+    means: dict[str, float] = {}
+    raters: list[int] = []
+    judges: set[str] = set()
+    for prompt, votes in complete.items():
+        if counted := [b for b in votes if b.counts]:
+            means[prompt] = sum(b.preference or 0.0 for b in counted) / len(counted)
+            judges |= {b.vote.judge for b in counted}
+            raters.append(len(judges))
     return Tally(
         preferences=tuple(means.values()),
         prompts=tuple(means),
+        raters=tuple(raters),
         without=len(complete) - len(means),
         open=len(wanted) - len(complete),
     )

@@ -17,7 +17,7 @@ from studio.arena.prompts.prompt import Prompt, load_prompts, parse_prompts
 from studio.arena.trials.design import Design, FindFormat, Format, with_formats
 from studio.arena.trials.design_yaml import design_from_data
 from studio.arena.trials.ledger import BUDGET, Ledger, prompt_hash
-from studio.arena.trials.schedule import schedule
+from studio.arena.trials.workload import workload
 from studio.durable import locked, write_whole
 from studio.errors import StudioError
 from studio.serve.sampling import PRESETS, Sampling
@@ -99,13 +99,14 @@ class Form:
         design, prompts = self.design(data)
         account = ledger.account(design.project)
         told = plan(design, len(prompts))
-        pairs, slots = len(design.comparisons), schedule(design, prompts, b"only to be counted")
+        pairs = len(design.comparisons)
         return {
             "sentence": told.sentence(),
+            "scope": told.scope(),
+            "workload": workload(design, prompts),
             "power": told.power,
             "prompts": len(prompts),
             "votes": told.votes * pairs,
-            "measuring": sum(map(len, slots)) - told.votes * pairs,
             "answers": len(design.used_models) * len(prompts) * design.draws,
             "pairs": [list(pair) for pair in design.comparisons],
             "edited": [m.label for m in design.models if isinstance(m.prompt_format, Format)],

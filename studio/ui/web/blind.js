@@ -65,7 +65,7 @@ function firstSteps() {
       step("Choose models and prompts.", "What the trial can find, and how many votes it takes, is told before."),
       step("Rate without names.", "Both answers to each prompt are made ahead, then shown side by side: A, B, a tie, or both bad, each by one key."),
       step("See the results.", "Who was preferred, how sure that is, and whether it may be luck.")),
-    !props.value.rating_only && h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: () => setUp(true) }, "Set up a demo trial"), h("p", { class: "ms-hint" }, "Two of the small models, at hand and made in seconds; nothing starts before you say so.")));
+    !props.value.rating_only && h("div", { class: "ms-row" }, h("button", { type: "button", class: "ms-button", onclick: () => setUp(true) }, "Set up a demo trial"), h("p", { class: "ms-hint" }, "Two of the small models, at hand and made in seconds, and a dozen pairs to rate; nothing starts before you say so.")));
 }
 const packChooser = h("input", { type: "file", accept: ".zip", class: "ms-hidden", tabindex: -1, "aria-label": "Trial pack to add", onchange: () => addPack() });
 async function addPack() {

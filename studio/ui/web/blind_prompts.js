@@ -66,17 +66,22 @@ function promptList(desk) {
       })));
     said.focus();
   }
+  const chosen = () => [...files.children].filter((each) => each.querySelector("input[value]")?.checked);
+  const boxesOf = (row) => [...row.querySelectorAll("[data-category]")];
   return {
     element,
     show: (prompts) => files.replaceChildren(...prompts.map((about, index) => row(about, index === 0))),
+    onlyOf(categories) {
+      for (const box of chosen().flatMap(boxesOf)) box.checked = categories.includes(box.dataset.category);
+      desk.changed();
+    },
     useSeen() { seen.checked = true; desk.changed(); },
     useOpen() { split.value = "false"; desk.changed(); },
     read() {
-      const chosen = [...files.children].filter((each) => each.querySelector("input[value]")?.checked);
-      const boxes = chosen.flatMap((each) => [...each.querySelectorAll("[data-category]")]);
+      const boxes = chosen().flatMap(boxesOf);
       const wanted = [...new Set(boxes.filter((box) => box.checked).map((box) => box.dataset.category))];
       return {
-        prompts: chosen.map((each) => each.dataset.file), categories: boxes.every((box) => box.checked) ? [] : wanted,
+        prompts: chosen().map((each) => each.dataset.file), categories: boxes.every((box) => box.checked) ? [] : wanted,
         sealed: split.value ? split.value === "true" : null, sensitive: sensitive.checked, seen_prompts: seen.checked,
       };
     },

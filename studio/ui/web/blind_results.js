@@ -66,7 +66,7 @@ function table(heads, rows, caption) {
 const nameOf = (each, isPrimary) => each.category !== null ? each.category : `${each.first} against ${each.second}${isPrimary ? " (primary)" : ""}`;
 function comparisonTable(parts) {
   const claim = (each) => each.claim === "first" ? `${each.first} better` : each.claim === "second" ? `${each.second} better` : "none";
-  return table(["Comparison", "Votes", "Won", "Lost", "Tied", "Both bad", "Excluded", "Preference", "p", "Claim"], parts.map((each, index) => [nameOf(each, index === 0), each.votes, each.wins, each.losses, each.ties, each.both_bad, each.excluded,
+  return table(["Comparison", "Votes", "Won", "Lost", "Tied", "Both bad", "Excluded", "Preference", "p", "Claim for these raters"], parts.map((each, index) => [nameOf(each, index === 0), each.votes, each.wins, each.losses, each.ties, each.both_bad, each.excluded,
     share(each.preference) + range(each.low, each.high), each.p_value < 0.001 ? "< 0.001" : number(each.p_value), claim(each)]));
 }
 function raterTable(raters) {

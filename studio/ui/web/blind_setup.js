@@ -3,7 +3,7 @@
 const FORMATS = [["", "the model's"], ["own", "own"], ["edited", "edited in Serve"], ["alpaca", "Alpaca"], ["chatml", "ChatML"], ["llama-2", "Llama 2"], ["llama3", "Llama 3"], ["mistral", "Mistral"], ["vicuna", "Vicuna"]];
 const ENGINES = [["", "vLLM where it is installed"], ["embedded", "embedded: for small models"], ["vllm", "vLLM"]];
 const REVEALS = [["end", "when a rater has rated everything"], ["each", "after each vote"]];
-const DEMO_PAIR = ["demo-instruct", "demo-roleplay"], MOST_MODELS = 8;
+const DEMO_PAIR = ["demo-instruct", "demo-roleplay"], DEMO_KINDS = ["story", "roleplay"], MOST_MODELS = 8;
 const optionsOf = (pairs) => pairs.map(([value, name]) => h("option", { value }, name));
 
 function setupView(desk) {
@@ -103,10 +103,11 @@ function setupView(desk) {
     const [first, rival] = found.pairs[0], more = found.pairs.length - 1;
     const mend = (problem, ...buttons) => h("div", { class: "ms-row" }, h("p", { class: "ms-hint ms-error" }, problem), buttons.map(([text, action]) => h("button", { type: "button", class: "ms-button ms-small", onclick: action }, text)));
     const explore = ["Only explore", () => { alpha.value = 0; prompts.useOpen(); planNow(); }];
-    const measuring = (count, { repeats, identical }) => count ? `${count} more to measure the raters` : repeats + identical ? "none to measure the raters: a rater needs at least 10 items for that" : "none to measure the raters";
     return [
       h("p", { class: "bl-sentence" }, sentenceCase(found.sentence) + "."),
-      h("p", { class: "ms-hint" }, `The question: is ${first} better than ${rival}?${more ? ` ${more} more comparison${more > 1 ? "s are" : " is"} described beside it.` : ""} ${found.answers} answers to make, ${found.votes} votes that count, and ${measuring(found.measuring, wish)}.`),
+      found.scope && h("p", {}, found.scope + "."),
+      desk.isDemo && h("p", {}, "A first try of a few minutes: it shows how a trial goes, and is too small to settle much."),
+      h("p", { class: "ms-hint" }, `The question: is ${first} better than ${rival}?${more ? ` ${more} more comparison${more > 1 ? "s are" : " is"} described beside it.` : ""} ${found.answers} answers to make. ${found.workload}`),
       wish.draws < 3 && h("p", { class: "ms-hint" }, `An answer is luck: with ${wish.draws === 1 ? "one answer" : "two answers"} to each prompt, so is a part of the result. A verdict needs at least 3.`),
       wish.alpha > found.left + 1e-9 && mend(`Of the ${number(100 * found.budget)} % of errors that all trials of the project "${wish.project}" share, ${number(100 * found.left)} % are left. Name another project in the settings for other prompts, or claim nothing.`, explore),
       wish.alpha > 0 && found.seen > 0 && !wish.seen_prompts && mend(`${found.seen} of the prompts were seen before, by tuning or by an earlier verdict.`, ["Use them all the same", prompts.useSeen], explore),
@@ -139,12 +140,13 @@ function setupView(desk) {
     card("Create it", fieldOf("Name of the trial", name, "Raters see this name. Small letters, digits and dashes."), trouble,
       h("div", { class: "ms-row" }, create, h("p", { class: "ms-hint bl-then" }, "Its answers are made next. Models, prompts and numbers stay as they are from now on, so that nothing can be bent to the result."))));
 
-  // What shows at once how a trial goes, and spends nothing of a project's errors.
+  // What shows within minutes how a trial goes, and spends nothing of a project's errors.
   function demonstrate() {
     name.value = freeTrialName(desk.taken(), "demo");
     engine.value = "embedded";
     [draws.value, alpha.value, project.value] = [1, 0, "demo"];
     prompts.useOpen();
+    prompts.onlyOf(DEMO_KINDS);
   }
   ask("choices", {}).then((found) => {
     if (found.error) { say(found.error); return; }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.arena.outcome.evidence import evidence, holm, interval, log_e_values
-from studio.arena.outcome.power import odds, plan, power_curve
+from studio.arena.outcome.power import odds, plan
 from tests.arena.sample_trials import design
 
 
@@ -61,29 +61,6 @@ def test_interval_ends_where_the_formula_says() -> None:
     assert (low, high) == (pytest.approx((beta(12, 2) / beta(2, 2) / 20) ** 0.1, abs=1e-4), 1.0)
 
 
-def null_trials(runs: int, prompts: int, raters: int, random: np.random.Generator) -> np.ndarray:
-    """Prompt means of trials without a difference: each prompt has an effect of its own, the
-    raters' effects cancel, votes tie in 30 of 100; every rater votes on every prompt."""
-    of_prompts = random.normal(0, 0.8, (runs, prompts, 1))
-    of_raters = random.normal(0, 0.5, (runs, 1, raters))
-    of_raters -= of_raters.mean(axis=2, keepdims=True)
-    chance = 1 / (1 + np.exp(-(of_prompts + of_raters)))
-    votes = (random.random(chance.shape) < chance).astype(float)
-    votes[random.random(votes.shape) < 0.3] = 0.5
-    return votes.mean(axis=2)
-
-
-@pytest.mark.parametrize("raters", [1, 3])
-def test_looking_after_every_prompt_keeps_the_error_rate(raters: int) -> None:
-    values = null_trials(1000, 150, raters, np.random.default_rng(7))
-    wrong = float((log_e_values(values, nodes=64).max(axis=1) >= math.log(20)).mean())
-    assert wrong <= 0.05
-    # The same look-until-it-pleases with a fixed-sample test is wrong far more often.
-    means = np.cumsum(values - 0.5, axis=1)[:, 9:]
-    errors = np.sqrt(np.cumsum((values - 0.5) ** 2, axis=1)[:, 9:])
-    assert float((np.abs(means / errors).max(axis=1) > 1.96).mean()) > 0.2
-
-
 def test_interval_covers_the_truth_at_every_look() -> None:
     random = np.random.default_rng(11)
     missed = 0
@@ -95,20 +72,6 @@ def test_interval_covers_the_truth_at_every_look() -> None:
     assert missed <= 3
 
 
-@pytest.mark.parametrize(
-    ("prompts", "votes", "raters"), [(60, 1, 1), (120, 1, 1), (60, 3, 1), (40, 2, 1)]
-)
-def test_stated_power_is_what_simulated_trials_reach(prompts: int, votes: int, raters: int) -> None:
-    stated = power_curve(0.65, 0.3, 0.05, votes)[prompts]
-    random = np.random.default_rng(3)
-    weight = 0.65 * 0.35 / 0.15**2 - 1
-    chance = random.beta(0.65 * weight, 0.35 * weight, (2000, prompts, 1))
-    wins = (random.random((2000, prompts, votes)) < chance).astype(float)
-    wins[random.random(wins.shape) < 0.3] = 0.5
-    logs = log_e_values(wins.mean(axis=2), nodes=64)
-    assert float((logs.max(axis=1) >= math.log(20)).mean()) == pytest.approx(stated, abs=0.05)
-
-
 def test_the_plan_is_told_in_words() -> None:
     told = plan(design(), 60)
     assert told.power == pytest.approx(0.2359, abs=1e-4) and told.needed == 209
@@ -117,6 +80,19 @@ def test_the_plan_is_told_in_words() -> None:
         "four (24 %); 209 prompts would find it in eight trials of ten"
     )
     assert "nothing is claimed" in plan(design(alpha=0.0), 60).sentence()
+
+
+def test_the_plan_tells_for_whom_a_claim_will_hold() -> None:
+    assert plan(design(), 60).scope() == (
+        "A claim will be about this one rater, on prompts like these; the 65 % are theirs. To "
+        "speak of raters like them too, 43 raters who rate 60 pairs each would be needed (if "
+        "raters differ by 15 points)"
+    )
+    many = plan(design(raters=20, votes_per_prompt=5, expect=0.8), 100)
+    assert many.reach == pytest.approx(0.72, abs=0.04) and many.raters_needed in range(20, 24)
+    assert "these 20 raters together" in many.scope()
+    assert f"reach raters like them, on these prompts, in {odds(many.reach)}" in many.scope()
+    assert plan(design(alpha=0.0), 60).scope() == ""
 
 
 @pytest.mark.parametrize(

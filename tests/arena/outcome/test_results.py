@@ -16,6 +16,7 @@ import pytest
 from studio.arena.outcome.charts import plotly_file
 from studio.arena.outcome.export import card_paragraph, insert_in_card, votes_csv
 from studio.arena.outcome.power import power_curve
+from studio.arena.outcome.raters import fewest_raters, rater_means
 from studio.arena.outcome.report import html_report
 from studio.arena.outcome.results import Results, results
 from studio.arena.outcome.verdict import verdict
@@ -119,7 +120,7 @@ def test_categories_are_told_apart(tmp_path: Path) -> None:
     rate_all(Sitting(tmp_path, "Ann"), lambda i: (story if i.category == "story" else command)(i))
     found = results(trial)
     assert {c.category: c.claim for c in found.categories} == {"story": "first", "command": ""}
-    assert any("better for story, unclear" in line for line in verdict(found))
+    assert any("better to this rater for story, unclear" in line for line in verdict(found))
     assert [c.p_value for c in found.categories] == sorted(c.p_value for c in found.categories)
 
 
@@ -245,8 +246,73 @@ def test_later_raters_do_not_move_the_decisive_test(tmp_path: Path) -> None:
     assert [rater.name for rater in after.raters] == ["Ann", "Bob"]
     told = [any("Two raters" in line for line in verdict(found)) for found in (before, after)]
     assert told == [False, True]
+    assert (before.primary.raters, after.primary.raters) == (1, 1)
+    assert "for this rater, the first of 2, on prompts like these 20" in verdict(after)[0]
     assert (after.raters[1].preference, after.noise.shared) == (0.0, 20)
     assert "Ann" not in verdict(after)[0]
+
+
+def judged_by_all(folder: Path, raters: int, pairs: int = 1, **chances: float) -> Results:
+    """A trial on so many pairs for each rater, who all prefer the merge, or with these chances."""
+    trial = made(folder, raters * pairs, raters=raters, **QUIET)
+    for number in range(raters):
+        rate(folder, name := f"rater-{number}", chances.get(name.replace("-", "_"), 1.0), number)
+    return results(trial)
+
+
+def test_few_raters_are_not_taken_for_others(tmp_path: Path) -> None:
+    found = judged_by_all(tmp_path, 3, 4)
+    assert found.primary.claim == "first" and found.primary.raters == 3
+    assert not found.reach.holds and found.reach.evidence.count == 3
+    first, second = verdict(found)[:2]
+    assert "for these 3 raters together on prompts like these 12" in first
+    assert second == (
+        "This says nothing of other raters: 3 raters have judged all their pairs, at least 9 who "
+        "prefer it as much would be needed for that."
+    )
+    assert f"{first} {second}" in card_paragraph(found)
+
+
+@pytest.mark.parametrize("raters", [8, 9])
+def test_raters_like_these_are_spoken_of_from_nine_on(tmp_path: Path, raters: int) -> None:
+    found = judged_by_all(tmp_path, raters, 2)
+    assert found.primary.claim == "first"
+    assert found.reach.holds == (raters == 9)
+    told = [line.startswith("Raters like them prefer merged too") for line in verdict(found)]
+    assert told[1] == (raters == 9) and not any(told[2:])
+    assert json.loads(json.dumps(found.as_data()))["reach"]["fewest"] == 9
+
+
+def test_a_rater_counts_for_others_when_done(tmp_path: Path) -> None:
+    trial = made(tmp_path, 20, raters=2, **QUIET)
+    sitting = Sitting(tmp_path, "Ann")
+    for left in reversed(range(10)):
+        item = sitting.next()
+        assert item is not None
+        for_merged = "a" if item.a.startswith(MERGED) else "b"
+        sitting.vote(item.item_id, "tie" if left == 9 else for_merged)
+        assert rater_means(trial, ballots(trial)) == ([] if left else [0.95])
+    rate_all(Sitting(tmp_path, "Bob"), lambda item: "both_bad")
+    assert rater_means(trial, ballots(trial)) == [0.95], "of whom no vote counts there is none"
+
+
+def test_raters_who_lean_otherwise_leave_others_open(tmp_path: Path) -> None:
+    trial = made(tmp_path, 20, **QUIET)
+    rate(tmp_path, "Ann", 1.0)
+    for number in range(12):
+        rate(tmp_path, f"rater-{number}", 0.0, number)
+    found = results(trial)
+    assert found.primary.claim == "first" and found.primary.raters == 1
+    assert found.reach.evidence.reached_at is not None and not found.reach.holds
+    assert "for this rater, the first of 13," in verdict(found)[0]
+    assert "13 raters have judged all their pairs, and prefer it too little" in verdict(found)[1]
+
+
+def test_fewest_raters_against_the_closed_form() -> None:
+    # k raters wholly for it: 6 · 2^k / ((k + 2)(k + 3)) passes 20 at k = 9
+    assert fewest_raters(1.0, 0.05) == 9
+    assert fewest_raters(0.605, 0.05) == 34
+    assert fewest_raters(0.5, 0.05) is fewest_raters(0.501, 0.05) is None
 
 
 def test_a_prompt_is_complete_with_all_its_planned_votes(tmp_path: Path) -> None:

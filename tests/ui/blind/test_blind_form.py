@@ -115,8 +115,8 @@ def test_form_becomes_a_design_and_a_plan(form: Form, tmp_path: Path) -> None:
     assert (planned["prompts"], planned["votes"], planned["answers"]) == (8, 8, 48)
     assert planned["sentence"].startswith("8 votes on 8 prompts at 30 % ties find a true 65 %")
     assert (planned["left"], planned["seen"], planned["sealed"]) == (0.05, 0, 2)
-    assert planned["measuring"] == 0, "below 10 items"
-    assert form.planned({**FILLED, "votes_per_prompt": 3}, ledger)["measuring"] == 2
+    assert planned["scope"].startswith("A claim will be about this one rater")
+    assert planned["workload"].startswith("The rater sees 8 pairs: all count")
     ledger.burn(design, prompts[:3], "results read")
     assert form.planned(FILLED, ledger)["seen"] == 3
 
