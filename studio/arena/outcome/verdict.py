@@ -13,7 +13,7 @@ def verdict(results: Results) -> list[str]:
     lines = [headline(results)]
     if results.primary.claim:
         lines.append(reach_sentence(results))
-    if results.categories:
+    if results.categories and results.alpha > 0:
         lines.append(_by_category(results))
     lines += [_other(comparison) for comparison in results.others]
     lines += _cautions(results)
@@ -106,14 +106,14 @@ def _missing(results: Results) -> str:
 
 
 def _by_category(results: Results) -> str:
-    parts = [f"{_clear(c)} for {c.category}" for c in results.categories]
-    return f"By category (corrected for looking at {len(parts)}): {', '.join(parts)}."
+    parts = [f"{c.category} {_clear(c)}" for c in results.categories]
+    return f"By category (corrected for looking at {len(parts)}): {'; '.join(parts)}."
 
 
 def _clear(comparison: Comparison) -> str:
     if comparison.claim:
         word = "better" if comparison.claim == "first" else "worse"
-        return f"{word} to {_raters(comparison.raters)}"
+        return f"{word} for {_raters(comparison.raters)}"
     if comparison.preference is None:
         return "no votes"
     return f"unclear ({percent(comparison.preference)} of {comparison.votes} votes)"

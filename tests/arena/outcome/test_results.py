@@ -120,7 +120,7 @@ def test_categories_are_told_apart(tmp_path: Path) -> None:
     rate_all(Sitting(tmp_path, "Ann"), lambda i: (story if i.category == "story" else command)(i))
     found = results(trial)
     assert {c.category: c.claim for c in found.categories} == {"story": "first", "command": ""}
-    assert any("better to this rater for story, unclear" in line for line in verdict(found))
+    assert any("story better for this rater; command unclear" in line for line in verdict(found))
     assert [c.p_value for c in found.categories] == sorted(c.p_value for c in found.categories)
 
 
