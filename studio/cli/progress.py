@@ -38,9 +38,11 @@ class Bar:
 
     def download(self, done: int, total: int) -> None:
         """Say how far the download is; the Hub's client shows bars of its own."""
+        from studio.merge.sizes import size_text
+
         if not self._live and self._is_next_tenth(done, total):
             print(
-                f"downloaded {done / 1e9:.2f} of {total / 1e9:.2f} GB",
+                f"downloaded {size_text(done)} of {size_text(total)}",
                 file=self._stream,
                 flush=True,
             )
@@ -116,10 +118,12 @@ def emit(data: dict[str, Any]) -> None:
 
 
 def _numbers(progress: "Progress") -> str:
+    from studio.merge.sizes import size_text  # the other commands do without that room
+
     fresh = progress.done - progress.resumed
     speed = fresh / progress.seconds if progress.seconds > 0 else 0.0
     left = f"{(progress.total - progress.done) / speed:.0f} s left" if speed else "starting"
     return (
-        f"{100 * progress.done / progress.total:3.0f} %  {progress.done / 1e9:.2f} of "
-        f"{progress.total / 1e9:.2f} GB  {speed / 1e9:.2f} GB/s  {left}"
+        f"{100 * progress.done / progress.total:3.0f} %  {size_text(progress.done)} of "
+        f"{size_text(progress.total)}  {size_text(speed)}/s  {left}"
     )

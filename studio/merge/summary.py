@@ -4,6 +4,7 @@ from typing import Any
 
 from studio.merge import budget
 from studio.merge.plan import Plan
+from studio.merge.sizes import size_text
 from studio.merge.tensors import rows_of
 from studio.merge.tokens.vocabularies import vocabulary_table
 from studio.weights.dtypes import TORCH_NAMES
@@ -55,21 +56,21 @@ def summary_text(found: dict[str, Any]) -> str:
     lines = [_source_text(source) for source in found["sources"]]
     lines.append(f"{found['layers']} layers, {found['tensors']} tensors")
     if found["bytes_missing"]:
-        lines.append(f"downloads {found['bytes_missing'] / 1e9:.2f} GB first")
+        lines.append(f"downloads {size_text(found['bytes_missing'])} first")
     lines += [
-        f"reads {found['bytes_read'] / 1e9:.2f} GB, writes {found['bytes_written'] / 1e9:.2f} GB "
-        f"{found['dtype']} in {found['shards']} file(s)",
-        f"about {found['seconds']:.0f} s where the disk moves 1 GB/s, "
-        f"{found['peak_memory'] / 2**20:.0f} MiB of memory",
+        f"reads {size_text(found['bytes_read'])}, writes {size_text(found['bytes_written'])} of "
+        f"{found['dtype']} in {found['shards']} file{'s' * (found['shards'] != 1)}",
+        f"about {found['seconds']:.1f} s where the disk moves 1 GB/s, "
+        f"{size_text(found['peak_memory'])} of memory",
     ]
     lines += [f"warning: {text}" for text in found["warnings"]]
     return "\n".join([*lines, *(f"note: {text}" for text in found["notes"]), "ready to merge"])
 
 
 def _source_text(source: dict[str, Any]) -> str:
-    text = f"{source['model']}: {source['bytes'] / 1e9:.2f} GB {source['dtype']}"
+    text = f"{source['model']}: {size_text(source['bytes'])} {source['dtype']}"
     missing = source["bytes_missing"]
-    return f"{text}, {missing / 1e9:.2f} GB to download" if missing else text
+    return f"{text}, {size_text(missing)} to download" if missing else text
 
 
 def preview_text(data: dict[str, Any]) -> str:

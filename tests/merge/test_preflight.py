@@ -74,7 +74,12 @@ def test_announced_bytes_are_the_bytes_on_disk(tmp_path: Path, recipe: Path) -> 
     assert {source["model"]: source["bytes"] for source in found["sources"]} == sizes
     assert found["seconds"] > 0 and found["peak_memory"] < 500e6
     text = summary_text(found)
-    for part in ("2 layers, 21 tensors", "bfloat16 in", "MiB of memory", "ready to merge"):
+    for part in (
+        "2 layers, 21 tensors",
+        "of bfloat16 in 3 files\n",
+        "MB of memory",
+        "ready to merge",
+    ):
         assert part in text
 
 

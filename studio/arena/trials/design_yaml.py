@@ -76,7 +76,7 @@ def design_from_data(
             raise _KeyProblem(str(key), f"unknown key{nearest(str(key), _FIELDS)}")
     for key in ("name", "project", "models", "primary", "prompts"):
         if key not in data:
-            raise _KeyProblem(key, "is missing")
+            raise _KeyProblem(key, "is missing; demo/trial.yaml shows what a trial needs")
     values = {key: _checked(key, value) for key, value in data.items()}
     sampling = values.get("sampling", {})
     if isinstance(sampling, str):

@@ -1,6 +1,7 @@
 """TRIAL.yaml and the design it stands for."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from studio.arena.trials.design_yaml import design_from_data, design_text, load_
 from studio.errors import StudioError
 from tests.arena.sample_trials import design
 
+ROOT = Path(__file__).parents[3]
 PRESETS = {"creative": {"temperature": 1.0, "min_p": 0.08}}
 YAML = """\
 name: gradient-3
@@ -36,6 +38,14 @@ votes_per_prompt: 2
 exclusions: {recognised: false, faster_than: 1.5}
 reveal: each
 """
+
+
+def test_shipped_trial_asks_about_the_demo() -> None:
+    text = (ROOT / "demo/trial.yaml").read_text()
+    found = load_design(text, "trial.yaml", {"careful": {"temperature": 0.7}})
+    first, second = found.models
+    assert (first.source, found.primary) == ("merged", ("merged", "roleplay"))
+    assert (ROOT / second.source).is_dir() and (ROOT / found.prompts[0]).is_file()
 
 
 def test_design_is_read_as_written() -> None:
@@ -130,7 +140,7 @@ def test_an_edited_format_is_written_out_and_hashed() -> None:
         ("name: gradient-3", "name: Gradient 3", "use lower-case letters"),
         ("faster_than: 1.5", "faster: 1.5", 'exclusions: unknown key "faster"'),
         ("reveal: each", "reveal: each\nreveal: end", "a key is given twice"),
-        ("project: creative", "", "project: is missing"),
+        ("project: creative", "", "project: is missing; demo/trial.yaml shows"),
         ("prompt_format: vicuna", "prompt_format: {stop: [a]}", "a name, or template and stop"),
         ("prompt_format: vicuna", "prompt_format: {template: ''}", "template: expected text"),
         ("prompt_format: vicuna", "prompt_format: {template: x, stop: ['']}", "stop: expected a"),
