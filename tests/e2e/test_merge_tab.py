@@ -256,6 +256,22 @@ def test_charts_of_another_recipe_do_not_stand_beside_an_error(
     expect(page.locator(".ms-legend strong")).to_have_count(3)
 
 
+def test_report_of_an_earlier_merge_is_there_to_read(
+    start: Callable[..., Visited], visit: Callable[..., Page]
+) -> None:
+    studio = start("app.py")
+    folder = studio.data / "merges" / "older"
+    folder.mkdir(parents=True)
+    shown = {"parameters": 1234, "layers": 7, "shares": {"a/one": 0.25}}
+    report = {"bytes_written": 5_700_000, "dtype": "bfloat16", "summary": shown}
+    (folder / "merge-report.json").write_text(json.dumps(report))
+    page = settled(visit(studio.url))
+    page.get_by_text("Made so far: 1").click()
+    page.get_by_label("Report of older").click()
+    expect(page.get_by_role("row", name="Parameters")).to_contain_text("1,234 in 7 layers")
+    expect(page.get_by_role("row", name="one")).to_contain_text("25.0 % of the weights")
+
+
 def test_reload_comes_back_to_the_tab(studio: Visited, visit: Callable[..., Page]) -> None:
     page = settled(visit(studio.url))
     page.get_by_role("tab", name="Blind").click()

@@ -71,7 +71,8 @@ FORGED = [None, "", "wrong", True, 0, ["a"], {"$ne": ""}, "None"]
 
 @pytest.mark.parametrize("token", FORGED)
 @pytest.mark.parametrize(
-    "function", ["check_merge", "start_merge", "cancel_merge", "measure", "cancel_measuring"]
+    "function",
+    ["check_merge", "report", "start_merge", "cancel_merge", "measure", "cancel_measuring"],
 )
 @pytest.mark.parametrize("kind", ["closed", "owned"], indirect=True)
 def test_only_the_owner_starts_or_stops_anything(

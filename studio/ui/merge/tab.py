@@ -11,7 +11,7 @@ from studio.ui.access import Access, Answer, Request
 from studio.ui.background import Job
 from studio.ui.finished import read_report, results_in
 from studio.ui.launch import part
-from studio.ui.merge.jobs import MergeJobs
+from studio.ui.merge.jobs import MergeJobs, checked_name
 from studio.ui.merge.library import Library
 from studio.ui.merge.presets import presets, refuse_strange_models
 from studio.ui.merge.recipe_json import recipe_from_json, recipe_to_json
@@ -116,6 +116,11 @@ class MergeDesk:
             self.jobs.cancel()
         return self._state(self.jobs.snapshot(), is_owner=True)
 
+    def report(self, request: Request) -> Answer:
+        """What the report of a finished merge says."""
+        self.access.require_owner(request, "the results")
+        return {"report": read_report(self.jobs.folder / checked_name(request.get("name")))}
+
     def state(self, request: Request) -> Answer:
         """How the latest merge stands, who is looking, and for the owner what has been made."""
         state = self._state(self.jobs.snapshot(), self.access.is_owner(request))
@@ -190,7 +195,7 @@ def merge_tab(desk: MergeDesk) -> None:
     handlers = (
         desk.preview, desk.tensors, desk.measure, desk.cancel_measuring, desk.read_yaml,
         desk.write_yaml, desk.library, desk.open_recipe, desk.save_recipe, desk.delete_recipe,
-        desk.check_merge, desk.start_merge, desk.cancel_merge, desk.state,
+        desk.check_merge, desk.start_merge, desk.cancel_merge, desk.report, desk.state,
     )  # fmt: skip
     shipped = [
         {

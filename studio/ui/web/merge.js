@@ -127,10 +127,20 @@ function jobView(job, cancel) {
 }
 
 function doneView(job, title) {
-  const report = job.report || {}, summary = report.summary || {};
-  const seconds = report.seconds ?? job.seconds;
-  const rows = [];
-  const size = report.bytes_written ?? job.total;
+  const report = job.report || {}, size = report.bytes_written ?? job.total;
+  const notes = [...(report.warnings || []), ...(report.notes || [])];
+  return [
+    h("h3", { class: "ms-good" }, `${title} is merged`),
+    h("p", {}, `${bytes(size)} in ${duration(report.seconds ?? job.seconds)}.`),
+    job.path && h("div", { class: "ms-row ms-path" }, h("code", {}, job.path), copyButton(job.path, "path")),
+    job.path && onward(job.path, job.name),
+    job.path && reportTable(report, size),
+    notes.length > 0 && h("ul", { class: "ms-warn" }, notes.map((line) => h("li", {}, line))),
+  ].filter(Boolean);
+}
+
+function reportTable(report, size) {
+  const summary = report.summary || {}, rows = [];
   rows.push(["Size", `${bytes(size)}${report.dtype ? `, ${report.dtype}` : ""}`]);
   if (summary.parameters) rows.push(["Parameters", `${summary.parameters.toLocaleString("en")} in ${summary.layers} layers`]);
   const names = Object.keys(summary.shares || {});
@@ -139,15 +149,7 @@ function doneView(job, title) {
     rows.push([shortName(model, names), `${percent(summary.shares[model])} of the weights${alike === undefined ? "" : `, cosine ${alike.toFixed(4)}`}`]);
   }
   if (summary.norm_ratio !== undefined) rows.push(["Norm", `${summary.norm_ratio.toFixed(4)} of the sources' mean`]);
-  const notes = [...(report.warnings || []), ...(report.notes || [])];
-  return [
-    h("h3", { class: "ms-good" }, `${title} is merged`),
-    h("p", {}, `${bytes(size)} in ${duration(seconds)}.`),
-    job.path && h("div", { class: "ms-row ms-path" }, h("code", {}, job.path), copyButton(job.path, "path")),
-    job.path && onward(job.path, job.name),
-    job.path && h("table", { class: "ms-report" }, h("caption", {}, "Report"), h("tbody", {}, rows.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, value))))),
-    notes.length > 0 && h("ul", { class: "ms-warn" }, notes.map((line) => h("li", {}, line))),
-  ].filter(Boolean);
+  return h("table", { class: "ms-report" }, h("caption", {}, "Report"), h("tbody", {}, rows.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, value)))));
 }
 
 function onward(path, name) { // what a merge is made for
@@ -175,5 +177,16 @@ function madeView(results) {
   if (!results.length) return [];
   return [h("details", { class: "ms-details" }, h("summary", {}, `Made so far: ${results.length}`),
     h("ul", { class: "ms-paths" }, results.map((result) => h("li", {}, h("strong", {}, result.name), " ",
-      h("time", { datetime: new Date(1000 * result.made).toISOString() }, new Date(1000 * result.made).toLocaleString()), h("code", {}, result.path), onward(result.path, result.name)))))];
+      h("time", { datetime: new Date(1000 * result.made).toISOString() }, new Date(1000 * result.made).toLocaleString()), h("code", {}, result.path), onward(result.path, result.name), oldReport(result.name)))))];
+}
+
+function oldReport(name) { // asked for when it is looked at
+  const body = h("div"), details = h("details", { class: "ms-details" }, h("summary", { "aria-label": `Report of ${name}` }, "Report"), body);
+  details.addEventListener("toggle", async () => {
+    if (!details.open) return;
+    const { error, report } = await ask("report", { name });
+    if (error) { body.replaceChildren(alertBox(error)); return; }
+    body.replaceChildren(report.bytes_written === undefined ? h("p", { class: "ms-hint" }, "Its report cannot be read.") : reportTable(report, report.bytes_written));
+  });
+  return details;
 }
