@@ -156,6 +156,9 @@ _NO_CAUSE = (
     "RuntimeError: Executor failed", "WARNING ",
 )  # fmt: skip
 
+# How vLLM tells that a process of its own is gone, where it knows no more; it may end with code 0.
+_SILENT = (("a worker", "died unexpectedly"), ("the engine core", "EngineDeadError"))
+
 
 def cause(text: str, code: int | None = None) -> Cause:
     """Why the engine that wrote this log ended by itself, with exit code `code`.
@@ -171,10 +174,11 @@ def cause(text: str, code: int | None = None) -> Cause:
     for line in errors:
         if found := _ANY.search(line):
             return Cause(found[1], line)
-    for line in errors:
-        if "died unexpectedly" in line:  # vLLM does not always know the exit code
-            text = "a worker ended without a word: killed from outside, or memory ran out"
-            return Cause(text, line)
+    for part, mark in _SILENT:
+        if line := next((line for line in lines if mark in line), ""):
+            return Cause(
+                f"{part} ended without a word: killed from outside, or memory ran out", line
+            )
     if code is not None and code in (-9, 137):
         return Cause("it was killed from outside; often that means memory ran out")
     how = f" with code {code}" if code is not None and code >= 0 else ""

@@ -12,6 +12,9 @@ ECHO = """(APIServer pid=9) RuntimeError: Engine core initialization failed. See
 WORKER = "(Worker_TP0 pid=7) ERROR 11-24 20:00:00 [multiproc_executor.py:870] "
 
 
+SERVER = "(APIServer pid=9) ERROR 11-25 14:14:25 [async_llm.py:906] vllm.v1.engine.exceptions."
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -96,6 +99,8 @@ def test_cause_without_a_word() -> None:
         "it ended with code 3 and gave no reason; its last words are in the log"
     )
     assert "killed from outside" in cause("", 137).text
+    dead = f"INFO well\n{SERVER}EngineDeadError: EngineCore encountered an issue.\nINFO bye"
+    assert cause(dead, 0).text.startswith("the engine core ended without a word")
 
 
 LOADING = "INFO [worker.py] Starting to load model /m...\n"
