@@ -87,8 +87,8 @@ class Plan:
 
 
 def percent(share: float) -> str:
-    """A share in words: "65 %"."""
-    return f"{100 * share:.0f} %"
+    """A share in words: "65 %"; halves go up, as on the page."""
+    return f"{math.floor(100 * share + 0.5)} %"
 
 
 def odds(chance: float) -> str:

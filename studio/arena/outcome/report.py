@@ -23,6 +23,7 @@ h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%;display:block;overflow-x:auto}
 th,td{text-align:left;padding:.3rem .5rem;border-bottom:1px solid var(--line);
 white-space:nowrap;font-size:.94rem}
+th{white-space:normal;vertical-align:bottom}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .verdict{font-size:1.15rem;font-weight:600}.quiet{color:var(--soft);font-size:.9rem}
 """
@@ -101,10 +102,11 @@ def _script(drawn: Sequence[Chart]) -> str:
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Row], note: str = "") -> str:
-    """A table; numbers are set right."""
+    """A table; numbers are set right, with their heads."""
     if not rows:
         return ""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    columns = zip(heads, rows[0], strict=True)
+    head = "".join(f"<th{_side(value)}>{escape(text)}</th>" for text, value in columns)
     lines = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
     quiet = f'<p class="quiet">{escape(note)}</p>' if note else ""
     return f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{lines}</table>{quiet}"
@@ -113,8 +115,12 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row], note: str = ""
 def _cell(value: object) -> str:
     if isinstance(value, int | float):
         text = str(value) if isinstance(value, int) else f"{value:.3g}"
-        return f'<td class="n">{_minus(text)}</td>'
+        return f"<td{_side(value)}>{_minus(text)}</td>"
     return f"<td>{escape(str(value))}</td>"
+
+
+def _side(value: object) -> str:
+    return ' class="n"' if isinstance(value, int | float) else ""
 
 
 def _minus(number: str) -> str:
@@ -171,7 +177,11 @@ def _views(results: Results) -> str:
     rows: list[Row] = [
         [v.name, v.votes, _percent(v.preference), _span(v.low, v.high)] for v in results.adjusted
     ]
-    return _table("The primary comparison seen otherwise", ["view", "votes", "", ""], rows)
+    return _table(
+        "The primary comparison seen otherwise",
+        ["view", "votes", "preferred", "at this look"],
+        rows,
+    )
 
 
 def _strengths(results: Results) -> str:
