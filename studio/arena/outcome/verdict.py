@@ -29,7 +29,7 @@ def headline(results: Results) -> str:
     if alpha == 0:
         return (
             f"Explored, nothing is claimed: {primary.first} was preferred to {primary.second} in "
-            f"{percent(primary.preference)} of {primary.votes} votes."
+            f"{_of_votes(primary)}."
         )
     span = f"{percent(found.low)} to {percent(found.high)}"
     if primary.claim:
@@ -116,15 +116,21 @@ def _clear(comparison: Comparison) -> str:
         return f"{word} for {_raters(comparison.raters)}"
     if comparison.preference is None:
         return "no votes"
-    return f"unclear ({percent(comparison.preference)} of {comparison.votes} votes)"
+    return f"unclear ({_of_votes(comparison)})"
+
+
+def _of_votes(comparison: Comparison) -> str:
+    assert comparison.preference is not None
+    votes = "vote" if comparison.votes == 1 else "votes"
+    return f"{percent(comparison.preference)} of {comparison.votes} {votes}"
 
 
 def _other(comparison: Comparison) -> str:
     names = f"{comparison.first} against {comparison.second}"
     if comparison.preference is None:
         return f"{names}: no votes."
-    share = f"preferred in {percent(comparison.preference)} of {comparison.votes} votes"
-    return f"{names}: {_clear(comparison) if comparison.claim else 'unclear'}, {share}."
+    clear = _clear(comparison) if comparison.claim else "unclear"
+    return f"{names}: {clear}, preferred in {_of_votes(comparison)}."
 
 
 def _scope(results: Results) -> str:
