@@ -11,19 +11,6 @@ const tell = (token) => {
   remember(TOKEN_KEY, token);
   window.dispatchEvent(new Event("merge-studio-token"));
   look();
-
-// A reload comes back to the tab that was open; before the first choice there is none.
-const TAB_KEY = "merge-studio-tab", TABS = '#tabs button[role="tab"]';
-function reopen(name, tries = 100) {
-  const tab = [...document.querySelectorAll(TABS)].find((each) => each.textContent.trim() === name);
-  if (tab) tab.click();
-  else if (tries) setTimeout(reopen, 50, name, tries - 1); // the tabs are made after the head
-}
-if (recallHere(TAB_KEY)) reopen(recallHere(TAB_KEY));
-document.addEventListener("click", (event) => {
-  const tab = event.target.closest?.(TABS);
-  if (tab) rememberHere(TAB_KEY, tab.textContent.trim());
-});
 };
 async function look() {
   const found = await ask("who", {});
