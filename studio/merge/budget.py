@@ -1,6 +1,6 @@
 """The memory of a merging process: what it needs, and what is left to keep sources in."""
 
-from studio.merge.plan import PIECE, Plan
+from studio.merge.plan import PIECE_BYTES, Plan
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.writer import BLOCK_BYTES
 
@@ -15,7 +15,8 @@ def needed(plan: Plan) -> int:
     files = [file for source in plan.sources for file in source.files]
     torch = plan.options.device != "cpu" or any(file.suffix == ".bin" for file in files)
     widest = max(ITEMSIZE[info.dtype] for s in plan.sources for info in s.tensors.values())
-    at_a_time = max(PIECE, BLOCK_BYTES // ITEMSIZE[plan.dtype]) * len(plan.sources) * widest
+    to_mix = BLOCK_BYTES // ITEMSIZE[plan.dtype] * len(plan.sources) * widest
+    at_a_time = max(PIECE_BYTES, to_mix)
     buffers = (plan.workers + SPARE_BUFFERS) * BLOCK_BYTES
     return _PROCESS + (_TORCH if torch else 0) + buffers + plan.workers * at_a_time
 

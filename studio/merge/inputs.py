@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from studio.merge.plan import TensorJob
 from studio.weights import pages
@@ -34,8 +35,9 @@ class Inputs:
 
     def __init__(self, job: TensorJob, *, keep: bool) -> None:
         self._job = job
-        whole = [(0, info.nbytes // ITEMSIZE[info.dtype]) for info in job.inputs]
-        self._kept: list[Flat] | None = self._mapped(whole) if keep else None
+        self._keep = keep
+        self._kept: list[Flat] | None = None
+        self._mapping = Lock()
 
     def elements(self, start: int, stop: int) -> list[Flat]:
         """The elements start … stop - 1 of each source, those that there are.
@@ -78,9 +80,13 @@ class Inputs:
 
     def _spans(self, spans: Sequence[tuple[int, int]]) -> list[Flat]:
         """Of each source its own range of elements."""
-        kept = self._kept
-        if kept is None:
+        if not self._keep:
             return self._mapped(spans)
+        with self._mapping:  # in the worker that comes first, the others have work meanwhile
+            if self._kept is None:
+                whole = [(0, info.nbytes // ITEMSIZE[info.dtype]) for info in self._job.inputs]
+                self._kept = self._mapped(whole)
+            kept = self._kept
         return [flat.part(*span) for flat, span in zip(kept, spans, strict=True)]
 
     def _mapped(self, spans: Sequence[tuple[int, int]]) -> list[Flat]:

@@ -25,7 +25,7 @@ from studio.merge.gradient import Floats
 from studio.merge.inputs import Inputs
 from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import is_buffer
-from studio.merge.plan import PIECE, Plan, ShardJob, TensorJob
+from studio.merge.plan import Plan, ShardJob, TensorJob
 from studio.merge.tokens.aligned import aligned_record
 from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
@@ -61,7 +61,8 @@ class Mixer:
         self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="close")
-        self._buffers: queue.SimpleQueue[Buffer] = queue.SimpleQueue()
+        # The last one back is filled first: it may still be in a cache.
+        self._buffers: queue.LifoQueue[Buffer] = queue.LifoQueue()
         for _ in range(plan.workers + budget.SPARE_BUFFERS):
             self._buffers.put(Buffer())
 
@@ -190,7 +191,7 @@ class Mixer:
         shape = (job.groups, len(job.inputs), len(job.inputs))
         pieces = [
             self._workers.submit(self._piece, job, inputs, start, shape)
-            for start in range(0, max(job.measured, 1), PIECE)
+            for start in range(0, max(job.measured, 1), job.piece)
         ]
         return inputs, pieces
 
@@ -203,7 +204,7 @@ class Mixer:
     ) -> Floats:
         """Of each group (C, n, n), in the difference basis of the sources that have it."""
         found = np.zeros(shape)
-        for part in inputs.parts(start, start + PIECE):
+        for part in inputs.parts(start, start + job.piece):
             try:
                 square = self._kernels.partial_gram(part.flats)
             except NonFinite as error:

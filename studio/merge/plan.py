@@ -21,8 +21,9 @@ from studio.weights.header import TensorInfo, make_header
 from studio.weights.rows import Run
 
 # Raised when the way weights are computed or laid out changes, so that no older half is resumed.
-ENGINE = 1
-PIECE = 1 << 20  # elements of a tensor that one worker looks at together
+ENGINE = 2
+PIECE_BYTES = 16 << 20  # of all sources of a tensor, that one worker looks at together
+_GRAIN = 1024  # elements; pieces are multiples of it
 MOST_WORKERS = 8  # each holds a piece of every source in memory; by then the disk is the limit
 
 
@@ -70,6 +71,12 @@ class TensorJob:
     def measured(self) -> int:
         """The number of elements that a Gram matrix is of; the result has the first `numel`."""
         return (self.runs[-1].at + self.runs[-1].count) * self.width if self.runs else self.numel
+
+    @property
+    def piece(self) -> int:
+        """The elements that one worker looks at together: the Gram matrix is the sum of theirs."""
+        width = sum(ITEMSIZE[info.dtype] for info in self.inputs)
+        return max(PIECE_BYTES // width // _GRAIN, 1) * _GRAIN
 
     @property
     def groups(self) -> int:

@@ -8,6 +8,8 @@ import ctypes
 import mmap
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -62,10 +64,10 @@ def map_bytes(info: TensorInfo) -> Bytes:
         return np.empty(0, np.uint8)
     skipped = info.start % mmap.ALLOCATIONGRANULARITY
     try:
-        with info.file.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size < info.start + info.nbytes:
+        with _opened(info) as descriptor:
+            if os.fstat(descriptor).st_size < info.start + info.nbytes:
                 raise EOFError("it has become shorter")
-            pages = _map(stream.fileno(), info.start - skipped, skipped + info.nbytes)
+            pages = _map(descriptor, info.start - skipped, skipped + info.nbytes)
     except (OSError, EOFError) as error:
         raise StudioError(
             f"{info.file}: tensor {info.name!r} cannot be read ({error}); the file has changed "
@@ -113,5 +115,15 @@ def map_tensor(info: TensorInfo) -> "Tensor":
 def prefetch(info: TensorInfo) -> None:
     """Ask the kernel to read a tensor from disk into the page cache, in the background."""
     if hasattr(os, "posix_fadvise"):  # not on macOS
-        with info.file.open("rb") as stream:
-            os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_WILLNEED)
+        with _opened(info) as descriptor:
+            os.posix_fadvise(descriptor, info.start, info.nbytes, os.POSIX_FADV_WILLNEED)
+
+
+@contextmanager
+def _opened(info: TensorInfo) -> Iterator[int]:
+    """The tensor's file as a bare descriptor: a stream object costs more than all the rest."""
+    descriptor = os.open(info.file, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

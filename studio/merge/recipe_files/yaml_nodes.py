@@ -10,6 +10,10 @@ import yaml
 from studio.errors import StudioError, nearest
 
 MAX_TEXT = 1_000_000
+_REMEDIES = {  # by the sign that YAML does not take
+    "`": "leave out the lines with ```, the recipe is what stands between them",
+    "\\t": "indent with spaces instead of tabs",
+}
 _NUMBERS = {
     "tag:yaml.org,2002:int": yaml.constructor.SafeConstructor().construct_yaml_int,
     "tag:yaml.org,2002:float": yaml.constructor.SafeConstructor().construct_yaml_float,
@@ -130,6 +134,7 @@ def documents(text: str, origin: str) -> list[Field]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise StudioError(f"{origin}{where}: this is not valid YAML: {what}") from error
+        mend = "".join(f"; {remedy}" for sign, remedy in _REMEDIES.items() if f"'{sign}'" in what)
+        raise StudioError(f"{origin}{where}: this is not valid YAML: {what}{mend}") from error
     nodes = [node for node in nodes if not (isinstance(node, yaml.ScalarNode) and not node.value)]
     return [Field(node, origin, "recipe") for node in nodes]
