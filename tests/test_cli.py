@@ -3,7 +3,9 @@
 import argparse
 import io
 import json
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ from studio.cli.exits import CANCELLING, ENOUGH
 from studio.cli.merge import _size
 from studio.cli.progress import Bar, JsonLines
 from studio.merge.run import Progress
-from tests.faults.merging import run_studio, start_studio, write_recipe, write_sources
+from tests.faults.merging import (
+    environment,
+    run_studio,
+    start_studio,
+    studio_command,
+    write_recipe,
+    write_sources,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -441,3 +450,12 @@ def test_a_reader_that_has_had_enough_ends_the_command_without_a_word(recipe: st
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == ENOUGH
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_caller_closed_is_not_missed(closed: str, recipe: str) -> None:
+    for arguments in (("check", recipe), ("merge", recipe, "--out", "result")):
+        command = f"{shlex.join(map(str, studio_command(*arguments)))} {closed}"
+        done = subprocess.run(command, shell=True, env=environment(), timeout=100)
+        assert done.returncode == 0, arguments
+    assert run_studio("verify", "result").returncode == 0

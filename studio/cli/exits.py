@@ -53,6 +53,6 @@ def tether() -> None:
 
 
 def _cancel_at_end_of_input() -> None:
-    while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
+    while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)  # a shell's background jobs ignore SIGINT

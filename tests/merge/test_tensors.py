@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from studio.merge.findings import VocabularyProblem
+from studio.merge.plan import PIECE_BYTES, TensorJob
 from studio.merge.tensors import Matching, Wanted, match_tensors
 from studio.weights.checkpoint import Checkpoint
+from studio.weights.dtypes import ITEMSIZE
+from studio.weights.header import TensorInfo
 from tests.checkpoints import write_checkpoint
 
 
@@ -138,3 +141,18 @@ def test_constants_of_a_single_source_are_copied_not_mixed(tmp_path: Path) -> No
     found = match(sources(tmp_path, {"extra": extra}), dtype="BF16")
     assert not set(extra) & set(found.layout.names)
     assert {job.dtype for job in found.jobs if job.name in extra} == {"F32", "I64"}
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize("dtype", ["BF16", "F32", "F64"])
+def test_a_piece_is_as_many_whole_grains_as_fit_its_bytes(count: int, dtype: str) -> None:
+    info = TensorInfo("t", dtype, (1 << 30,), Path("file"), 0, ITEMSIZE[dtype] << 30)
+    job = TensorJob("t", (1 << 30,), "BF16", (info,) * count, tuple(range(count)))
+    grain = 1024 * count * ITEMSIZE[dtype]
+    assert job.piece % 1024 == 0
+    assert PIECE_BYTES - grain < job.piece // 1024 * grain <= PIECE_BYTES
+
+
+def test_a_piece_of_very_many_sources_is_one_grain() -> None:
+    info = TensorInfo("t", "F64", (4096,), Path("file"), 0, 8 * 4096)
+    assert TensorJob("t", (4096,), "F32", (info,) * 4096, tuple(range(4096))).piece == 1024
