@@ -202,7 +202,7 @@ def test_verify_accepts_what_was_merged_and_refuses_what_was_changed(
 
 @pytest.mark.parametrize(
     ("option", "value", "dtype"),
-    [("--dtype", "float16", "F16"), ("--dtype", "float32", "F32"), ("--memory", "1MB", "BF16")],
+    [("--dtype", "float16", "F16"), ("--dtype", "float32", "F32")],
 )
 def test_options_reach_the_merge(
     capsys: pytest.CaptureFixture[str], recipe: str, option: str, value: str, dtype: str

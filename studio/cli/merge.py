@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from studio.merge.recipe import Recipe
 
 DTYPES = ("bfloat16", "float16", "float32")
-MEMORY_HELP = (
-    "of sources kept between their two looks (default: what stays below 500MB in all); more is "
-    "faster where one tensor of all sources is larger than that: 4GB for 70B models"
-)
 MISSING_HELP = "tensors that some sources lack: refuse (the default), or take the base's"
 ALLOW_HELP = "let a config key, or the tokenizer, differ between sources"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
@@ -47,7 +43,6 @@ def _add_merge_options(command: argparse.ArgumentParser, *, out_required: bool) 
     add("--out", type=Path, metavar="DIR", required=out_required, help="the folder to write")
     add("--dtype", choices=DTYPES, help="of the result, instead of the recipe's")
     add("--shard-size", type=_size, dest="shard_bytes", metavar="SIZE", help="default 5GB")
-    add("--memory", type=_size, metavar="SIZE", help=MEMORY_HELP)
     add("--missing", choices=("error", "base"), help=MISSING_HELP)
     add("--allow", action="append", metavar="NAME", help=ALLOW_HELP)
     add("--device", choices=("cpu", "cuda"), help="where to compute, default cpu")

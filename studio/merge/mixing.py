@@ -1,9 +1,9 @@
 """The pass over the tensors: Gram matrix, coefficients, mix, one write.
 
-A shard is filled block by block. Workers measure the Gram matrices of the tensors ahead while
-others mix those whose coefficients are known, and two threads write past the page cache. Each
-tensor is visited twice, for its Gram matrix and for the mix: from disk at the first visit, from
-the page cache at the second. Its pages are given back piece by piece, so the process stays small
+A shard is filled block by block. Workers mix the tensors whose coefficients are known, and while
+the disk is busy with that they measure the Gram matrices of those ahead; a few threads write past
+the page cache. Each tensor is read twice, for its Gram matrix and for the mix: from disk the first
+time, from the page cache the second. Nothing but a few blocks is held, so the process stays small
 whatever the models' size.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from studio.errors import StudioError
 from studio.merge import budget
-from studio.merge.ahead import Ahead, Pieces
+from studio.merge.ahead import Ahead, Measured, Pieces
 from studio.merge.blocks import Block, Segment, blocks_of
 from studio.merge.coefficients import solve
 from studio.merge.gradient import Floats
@@ -27,14 +27,16 @@ from studio.merge.journal import ShardRecord, TensorRecord
 from studio.merge.layout import is_buffer
 from studio.merge.plan import Plan, ShardJob, TensorJob
 from studio.merge.tokens.aligned import aligned_record
+from studio.merge.workers import FILL, MEASURE, Workers
 from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
 from studio.weights.gram import NonFinite, from_difference_basis
 from studio.weights.pages import Flat
+from studio.weights.spans import Elements, Span
 from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
-WRITERS = 2  # one computes a checksum while the other waits for the disk
+WRITERS = 3  # two wait for the disk while the third computes a checksum
 # A segment's sources and the weights of its groups of elements; None: to be copied.
 Work = tuple[Inputs, Sequence[Sequence[float]] | None]
 
@@ -42,10 +44,10 @@ Work = tuple[Inputs, Sequence[Sequence[float]] | None]
 class Kernels(Protocol):
     """What computes: `studio.weights.cpu_kernels`, or `torch_kernels.OnDevice` for a GPU."""
 
-    def partial_gram(self, sources: Sequence[Flat]) -> Floats:
+    def partial_gram(self, sources: Sequence[Elements]) -> Floats:
         """The Gram matrix of the sources' elements, in the difference basis."""
 
-    def mix(self, sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
+    def mix(self, sources: Sequence[Elements], weights: Sequence[float], out: Flat) -> None:
         """Fill `out` with the weighted sum of the sources' elements."""
 
 
@@ -57,10 +59,9 @@ class Mixer:
             raise StudioError(f"{', '.join(missing)}: the weights are not here yet; download them")
         self._plan = plan
         self._kernels = _kernels(plan)
-        self._workers = ThreadPoolExecutor(plan.workers, thread_name_prefix="mix")
+        self._workers = Workers(plan.workers)
         self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._closer = ThreadPoolExecutor(1, thread_name_prefix="close")
         # The last one back is filled first: it may still be in a cache.
         self._buffers: queue.LifoQueue[Buffer] = queue.LifoQueue()
         for _ in range(plan.workers + budget.SPARE_BUFFERS):
@@ -70,7 +71,8 @@ class Mixer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in (self._workers, self._writer, self._reader, self._closer):
+        self._workers.end()
+        for pool in (self._writer, self._reader):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def write(
@@ -102,7 +104,8 @@ class Mixer:
                     work = [self._work(segment, ahead) for segment in block.segments]
                     while self._buffers.empty():
                         settle()
-                    fill = self._workers.submit(self._fill, file, block, work, self._buffers.get())
+                    buffer = self._buffers.get()
+                    fill = self._workers.submit(FILL, self._fill, file, block, work, buffer)
                     pending.append((block, fill))
                 while pending:
                     settle()
@@ -115,7 +118,7 @@ class Mixer:
         """What fills the segment."""
         job = segment.job
         if job.name not in self._plan.row_of:
-            return Inputs(job, keep=False), None
+            return Inputs(job), None
         return ahead.measured(job)
 
     def _fill(
@@ -127,18 +130,18 @@ class Mixer:
         for segment, (inputs, weights) in zip(block.segments, work, strict=True):
             out = Flat(segment.job.dtype, memory[segment.at : segment.at + segment.nbytes])
             if weights is None:
-                sources = inputs.elements(segment.start, segment.stop)
-                self._copy(segment.job, sources, out)
+                (source,) = inputs.elements(segment.start, segment.stop)
+                self._copy(segment.job, source, out)
                 continue
             for part in inputs.parts(segment.start, segment.stop):
                 at = part.at - segment.start
-                room = out.part(at, at + part.flats[0].count)
+                room = out.part(at, at + part.spans[0].count)
                 own = [weights[part.group][number] for number in part.sources]
-                self._mix(segment.job, part.flats, own, room)
+                self._mix(segment.job, part.spans, own, room)
         return self._writer.submit(self._write, file, block, buffer)
 
     def _mix(
-        self, job: TensorJob, sources: Sequence[Flat], weights: Sequence[float], out: Flat
+        self, job: TensorJob, sources: Sequence[Elements], weights: Sequence[float], out: Flat
     ) -> None:
         try:
             self._kernels.mix(sources, weights, out)
@@ -147,8 +150,8 @@ class Mixer:
                 f"{job.name}: {error}; merge with dtype bfloat16 or float32"
             ) from None
 
-    def _copy(self, job: TensorJob, sources: Sequence[Flat], out: Flat) -> None:
-        out.data[:] = sources[0].data
+    def _copy(self, job: TensorJob, source: Span, out: Flat) -> None:
+        source.read_into(out.data)
         if job.dtype in FLOATS and not is_buffer(job.name) and not all_finite(out):
             raise self._damaged(job, 0)
 
@@ -181,23 +184,18 @@ class Mixer:
 
     def _ahead(self, jobs: Sequence[TensorJob]) -> Ahead:
         mixed = [job for job in jobs if job.name in self._plan.row_of]
-        room = budget.for_sources(self._plan)
-        return Ahead(mixed, room, self._start, self._record, self._close)
+        return Ahead(mixed, self._start, self._record)
 
-    def _start(self, job: TensorJob, keep: bool) -> tuple[Inputs, Pieces]:
+    def _start(self, job: TensorJob) -> tuple[Inputs, Pieces]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
-        inputs = Inputs(job, keep=keep)
+        inputs = Inputs(job)
         self._reader.submit(inputs.prefetch)
         shape = (job.groups, len(job.inputs), len(job.inputs))
         pieces = [
-            self._workers.submit(self._piece, job, inputs, start, shape)
+            self._workers.submit(MEASURE, self._piece, job, inputs, start, shape)
             for start in range(0, max(job.measured, 1), job.piece)
         ]
         return inputs, pieces
-
-    def _close(self, inputs: Inputs) -> Future[None]:
-        """Let go of a job's sources: not in this thread, as it takes milliseconds."""
-        return self._closer.submit(inputs.close)
 
     def _piece(
         self, job: TensorJob, inputs: Inputs, start: int, shape: tuple[int, int, int]
@@ -206,24 +204,34 @@ class Mixer:
         found = np.zeros(shape)
         for part in inputs.parts(start, start + job.piece):
             try:
-                square = self._kernels.partial_gram(part.flats)
+                square = self._kernels.partial_gram(part.spans)
             except NonFinite as error:
                 assert error.source is not None
                 raise self._damaged(job, part.sources[error.source]) from None
             found[part.group][np.ix_(part.sources, part.sources)] += square
         return found
 
-    def _record(self, job: TensorJob, pieces: Pieces) -> TensorRecord:
-        """The job's Gram matrix, from its measured pieces, and the weights that follow from it."""
-        total = np.sum([piece.result() for piece in pieces], axis=0)
-        plan, row = self._plan, self._plan.row_of[job.name]
-        settings = [{k: v[row : row + 1] for k, v in s.items()} for s in plan.settings]
-        if job.runs:
-            assert plan.alignment is not None
-            return aligned_record(plan.recipe, total, settings, plan.alignment)
-        gram = from_difference_basis(total[0])
-        weights = solve(plan.recipe, gram[None], settings)[-1].weights[0]
-        return TensorRecord(gram.tolist(), weights.tolist())
+    def _record(self, measured: Sequence[Measured]) -> dict[str, TensorRecord]:
+        """Of each job the Gram matrix, from its pieces, and the weights that follow from it."""
+        plan, found = self._plan, dict[str, TensorRecord]()
+        totals = {job.name: np.sum([p.result() for p in ps], axis=0) for job, ps in measured}
+        plain = [job for job, _ in measured if not job.runs]
+        if plain:
+            grams = from_difference_basis(np.array([totals[job.name][0] for job in plain]))
+            weights = solve(plan.recipe, grams, self._settings(plain))[-1].weights
+            rows = zip(plain, grams.tolist(), weights.tolist(), strict=True)
+            found = {job.name: TensorRecord(gram, row) for job, gram, row in rows}
+        for job, _ in measured:
+            if job.runs:
+                assert plan.alignment is not None
+                settings, total = self._settings([job]), totals[job.name]
+                found[job.name] = aligned_record(plan.recipe, total, settings, plan.alignment)
+        return {job.name: found[job.name] for job, _ in measured}
+
+    def _settings(self, jobs: Sequence[TensorJob]) -> list[dict[str, Floats]]:
+        """Of every stage, for the tensors of these jobs."""
+        rows = [self._plan.row_of[job.name] for job in jobs]
+        return [{k: v[rows] for k, v in stage.items()} for stage in self._plan.settings]
 
 
 def _kernels(plan: Plan) -> Kernels:

@@ -21,10 +21,10 @@ from studio.weights.header import TensorInfo, make_header
 from studio.weights.rows import Run
 
 # Raised when the way weights are computed or laid out changes, so that no older half is resumed.
-ENGINE = 2
+ENGINE = 3
 PIECE_BYTES = 16 << 20  # of all sources of a tensor, that one worker looks at together
 _GRAIN = 1024  # elements; pieces are multiples of it
-MOST_WORKERS = 8  # each holds a piece of every source in memory; by then the disk is the limit
+MOST_WORKERS = 8  # by then the disk is the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,7 @@ class Options:
 
     `shard_bytes`: the largest size of an output file, in bytes. `missing`: what to do about
     tensors that some sources lack, "error" or "base" (take the base's). `allow`: config keys that
-    may differ, or "tokenizer". `device`: "cpu" or "cuda". `memory`: bytes of sources
-    to keep from the first look at them to the second, None for as many as the process has room for
-    below 500 MB.
+    may differ, or "tokenizer". `device`: "cpu" or "cuda".
     """
 
     dtype: str | None = None
@@ -43,7 +41,6 @@ class Options:
     missing: str = "error"
     allow: frozenset[str] = frozenset()
     device: str = "cpu"
-    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

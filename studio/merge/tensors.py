@@ -17,7 +17,10 @@ LONGEST = 120
 
 @dataclass(slots=True)
 class Matching:
-    """The outcome for all tensors: jobs in the order of the model, problems and notes.
+    """The outcome for all tensors: jobs, problems and notes.
+
+    The jobs are in the order of the model, but for the layers, which come first: what they are
+    made of is being written while the large Gram matrices of embeddings and head are measured.
 
     `everything`: all tensors of the sources. `mixed`: the names of those that are mixed, not
     copied. `clashes`: the names of those whose shapes differ, by what is to be said about them.
@@ -79,7 +82,8 @@ def match_tensors(wanted: Wanted) -> Matching:
     _add_copies(found, sources[0], copied)
     if any(name.endswith(".weight") and is_head(name) for name in full.names):
         _note_tied_heads(found, sources)
-    order = {name: rank for rank, name in enumerate(full.names)}
+    places = enumerate(zip(full.names, full.layers, strict=True))
+    order = {name: (layer < 0, rank) for rank, (name, layer) in places}
     found.jobs.sort(key=lambda job: order[job.name])
     return found
 

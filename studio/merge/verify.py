@@ -1,7 +1,6 @@
 """Is a finished merge whole? Everything on disk against everything that was noted about it."""
 
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
 from studio.weights.header import TensorInfo, read_header
-from studio.weights.pages import map_flat
+from studio.weights.spans import Span
 from studio.weights.strict_json import read_object, shown
 from studio.weights.values import all_finite
 from studio.weights.writer import digest_file
 
-CHUNK = 4 << 20  # elements looked at together
 SHOWN = 3
 
 
@@ -216,13 +214,7 @@ def _companions(path: Path, content: dict[str, object]) -> dict[str, str]:
 
 def _is_finite(info: TensorInfo) -> bool:
     """Whether a tensor holds no NaN and no infinity; integers never do."""
-    if info.dtype not in FLOATS:
-        return True
-    count = prod(info.shape)
-    return all(
-        all_finite(map_flat(info, start, min(start + CHUNK, count)))
-        for start in range(0, count, CHUNK)
-    )
+    return info.dtype not in FLOATS or all_finite(Span.of(info))
 
 
 def _listing(names: list[str]) -> str:

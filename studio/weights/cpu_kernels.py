@@ -1,4 +1,4 @@
-"""Gram matrix and mix on the CPU: loops of machine code over the bytes of files (see `loops`).
+"""Gram matrix and mix on the CPU: loops of machine code (`loops`) over elements (`streaming`).
 
 The mix of an element has the same bits however a tensor is cut.
 """
@@ -9,17 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.weights.dtypes import ITEMSIZE, TORCH_NAMES
+from studio.weights.dtypes import TORCH_NAMES
 from studio.weights.gram import SHORT, NonFinite
-from studio.weights.loops import LANES, gram_loop, mix_loop
+from studio.weights.loops import LANES, MixState, gram_loop, mix_loop
 from studio.weights.pages import Flat
+from studio.weights.spans import Elements
+from studio.weights.streaming import stream
 from studio.weights.values import all_finite, in_fp32
 
 LARGEST = {"F16": 65504.0, "BF16": (2 - 2**-7) * 2.0**127, "F32": (2 - 2**-23) * 2.0**127}
 """The largest number that each type of a result holds."""
 
 
-def partial_gram(sources: Sequence[Flat]) -> NDArray[np.float64]:
+def partial_gram(sources: Sequence[Elements]) -> NDArray[np.float64]:
     """The (n, n) Gram matrix of n equally long rows of elements, in the difference basis.
 
     The sum over the parts of a tensor is that of the whole. Raises NonFinite if a source holds NaN,
@@ -37,28 +39,24 @@ def partial_gram(sources: Sequence[Flat]) -> NDArray[np.float64]:
     return total
 
 
-def sampled_gram(sources: Sequence[Flat]) -> NDArray[np.float64]:
+def sampled_gram(sources: Sequence[Elements]) -> NDArray[np.float64]:
     """`partial_gram` of a block that stands for many: however short, with fp32 products."""
     total = _gram(sources)
     return total if np.isfinite(total).all() else partial_gram(sources)
 
 
-def mix(sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
+def mix(sources: Sequence[Elements], weights: Sequence[float], out: Flat) -> None:
     """Write Σ weights[i] · sources[i] into `out`: computed in fp32, rounded to out's dtype once.
 
     All have the same number of elements. Raises NonFinite if a sum does not fit out's dtype.
     """
     factors = np.array(weights, np.float32)
     kinds = tuple(source.dtype for source in sources)
-    largest = 0
+    state = MixState(factors.ctypes.data, out.data.ctypes.data, 0)
     for lanes, start, stop in _runs(out.count):
-        loop = mix_loop(kinds, out.dtype, lanes)
-        target = out.part(start, stop).data
-        bits = loop(
-            _addresses(sources, start), factors.ctypes.data, stop - start, target.ctypes.data
-        )
-        largest = max(largest, bits)
-    magnitude = np.uint32(largest).view(np.float32)
+        parts = [source.part(start, stop) for source in sources]
+        stream(mix_loop(kinds, out.dtype, lanes), parts, ctypes.addressof(state))
+    magnitude = np.uint32(state.largest).view(np.float32)
     if not magnitude <= LARGEST[out.dtype] and not all_finite(out):
         raise NonFinite(
             f"{magnitude:.6g} does not fit {TORCH_NAMES[out.dtype]}, which ends at "
@@ -67,20 +65,20 @@ def mix(sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
         )
 
 
-def _gram(sources: Sequence[Flat]) -> NDArray[np.float64]:
+def _gram(sources: Sequence[Elements]) -> NDArray[np.float64]:
     n = len(sources)
     kinds = tuple(source.dtype for source in sources)
     products = np.zeros(n * (n + 1) // 2)
     for lanes, start, stop in _runs(sources[0].count):
-        loop = gram_loop(kinds, lanes)
-        loop(_addresses(sources, start), stop - start, products.ctypes.data)
+        parts = [source.part(start, stop) for source in sources]
+        stream(gram_loop(kinds, lanes), parts, products.ctypes.data)
     total = np.empty((n, n))
     total[np.tril_indices(n)] = products
     total.T[np.tril_indices(n)] = products
     return total
 
 
-def _gram_in_double(sources: Sequence[Flat]) -> NDArray[np.float64]:
+def _gram_in_double(sources: Sequence[Elements]) -> NDArray[np.float64]:
     """The same with fp64 products: for few values, and for those whose squares leave fp32."""
     total = np.zeros((len(sources), len(sources)))
     for start in range(0, sources[0].count, SHORT):
@@ -95,9 +93,3 @@ def _runs(count: int) -> list[tuple[int, int, int]]:
     """(lanes, start, stop): as many whole turns of a loop as there are, the rest one by one."""
     whole = count - count % LANES
     return [run for run in ((LANES, 0, whole), (1, whole, count)) if run[1] < run[2]]
-
-
-def _addresses(sources: Sequence[Flat], start: int) -> "ctypes.Array[ctypes.c_void_p]":
-    """Where the element `start` of each source lies."""
-    found = [s.data.ctypes.data + start * ITEMSIZE[s.dtype] for s in sources]
-    return (ctypes.c_void_p * len(sources))(*found)

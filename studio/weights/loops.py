@@ -1,59 +1,58 @@
 """The two inner loops as machine code, made for the dtypes at hand and for this processor.
 
-A loop goes over the bytes of all its sources at once, LANES elements a turn: it widens them to fp32
-in registers and asks for the bytes a little ahead, so that it runs as fast as memory gives them.
-Making one takes 10 to 20 ms, once a process for each combination of dtypes; calls release the GIL.
+A loop goes over the bytes of all its sources at once, LANES elements a turn, and widens them to
+fp32 in registers. Making one takes 10 to 20 ms, once a process for each combination of dtypes. Both
+are made to be called as loop(sources, count, state), by `streaming`: `sources` is the address of
+the addresses of each source's bytes, `count` the number of elements, a multiple of LANES and not 0.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
-from functools import cache, wraps
-from threading import Lock
 from typing import Any
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from studio.weights.dtypes import ITEMSIZE
+from studio.weights.machine_code import blocks, compiled, declared, function, incoming, made_once
 
 LANES = 16  # elements a turn: as many as the widest registers hold in fp32
 BLOCK = 1024  # elements whose products are added in fp32
-AHEAD = 1024  # bytes to ask for before they are needed
-_CACHE_LINE = 64
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF, _SINGLE, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 _BYTES = ir.IntType(8).as_pointer()
 _STORED = {"BF16": _I16, "F16": _HALF, "F32": _SINGLE, "F64": _DOUBLE}
-_engines: list[Any] = []  # own the machine code
 
 
-def _made_once(make: Callable[..., Callable[..., Any]]) -> Callable[..., Callable[..., Any]]:
-    """`functools.cache`, but who wants what another thread is making waits for that."""
-    cached, making = cache(make), Lock()
+class MixState(ctypes.Structure):
+    """The state of a `mix_loop`: what it needs, and what it has found so far.
 
-    @wraps(make)
-    def made(*wanted: Any) -> Callable[..., Any]:
-        with making:
-            return cached(*wanted)
+    `weights`: address of an fp32 for each source; `out`: address of the room for the next elements;
+    `largest`: the bits in fp32 of the largest magnitude so far, which are greater for infinity and
+    NaN than for any number.
+    """
 
-    return made
+    _fields_ = (
+        ("weights", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("largest", ctypes.c_uint32),
+    )
 
 
-@_made_once
-def gram_loop(kinds: tuple[str, ...], lanes: int) -> Callable[..., None]:
-    """loop(sources, count, total): add the inner products of the sources to `total`.
+_STATE = ir.LiteralStructType([_SINGLE.as_pointer(), _BYTES, _I32])
 
-    `sources`: address of the addresses of each source's bytes; `count`: of elements, a multiple of
-    `lanes`, not 0; `total`: address of doubles, one for each pair (0, 0), (1, 0), (1, 1), (2, 0) …
-    in the difference basis.
+
+@made_once
+def gram_loop(kinds: tuple[str, ...], lanes: int) -> int:
+    """The address of a loop that adds the inner products of the sources to its state.
+
+    The state: doubles, one for each pair (0, 0), (1, 0), (1, 1), (2, 0) … in the difference basis.
     """
     pairs = [(i, j) for i in range(len(kinds)) for j in range(i + 1)]
-    builder, (sources, count, total) = _function(
+    builder, (sources, count, total) = function(
         ir.VoidType(), [_BYTES.as_pointer(), _I64, _DOUBLE.as_pointer()]
     )
     starts = _elements(builder, sources, len(kinds))
-    entry, block, turn, after, end = _blocks(builder, "block", "turn", "after", "end")
+    entry, block, turn, after, end = blocks(builder, "block", "turn", "after", "end")
 
     begin = builder.phi(_I64)
     limit = builder.add(begin, _I64(BLOCK))
@@ -80,30 +79,33 @@ def gram_loop(kinds: tuple[str, ...], lanes: int) -> Callable[..., None]:
         builder.store(builder.fadd(builder.load(address), part), address)
     builder.cbranch(builder.icmp_signed("<", limit, count), block, end)
 
-    _incoming(begin, (_I64(0), entry), (limit, after))
-    _incoming(index, (begin, block), (following, turn))
+    incoming(begin, (_I64(0), entry), (limit, after))
+    incoming(index, (begin, block), (following, turn))
     for held, vector in zip(sums, added, strict=True):
-        _incoming(held, (_splat(_SINGLE, 0.0, lanes), block), (vector, turn))
+        incoming(held, (_splat(_SINGLE, 0.0, lanes), block), (vector, turn))
     builder.position_at_end(end)
     builder.ret_void()
-    return _compiled(builder, None)
+    return compiled(builder)
 
 
-@_made_once
-def mix_loop(kinds: tuple[str, ...], kind: str, lanes: int) -> Callable[..., int]:
-    """loop(sources, weights, count, out): write the weighted sums; the largest magnitude's bits.
+@made_once
+def mix_loop(kinds: tuple[str, ...], kind: str, lanes: int) -> int:
+    """The address of a loop that writes the weighted sums, rounded to `kind`; see `MixState`.
 
-    `sources` and `count` as in `gram_loop`; `weights`: address of an fp32 for each source; `out`:
-    address of room for `count` elements of `kind`. Returns the bits of the largest magnitude in
-    fp32, which are greater for infinity and NaN than for any number. Multiplication and addition
-    round apart: were they fused, bits would depend on how the compiler orders them.
+    Multiplication and addition round apart: were they fused, bits would depend on how the compiler
+    orders them.
     """
-    builder, (sources, weights, count, out) = _function(
-        _I32, [_BYTES.as_pointer(), _SINGLE.as_pointer(), _I64, _BYTES]
+    builder, (sources, count, state) = function(
+        ir.VoidType(), [_BYTES.as_pointer(), _I64, _STATE.as_pointer()]
     )
-    starts = _elements(builder, sources, len(kinds))
-    factors = [_spread(builder, w, lanes) for w in _elements(builder, weights, len(kinds))]
-    entry, turn, end = _blocks(builder, "turn", "end")
+    weights, room, most = (builder.gep(state, [_I64(0), _I32(place)]) for place in range(3))
+    starts, out = _elements(builder, sources, len(kinds)), builder.load(room)
+    before = _spread(builder, builder.load(most), lanes)
+    factors = [
+        _spread(builder, weight, lanes)
+        for weight in _elements(builder, builder.load(weights), len(kinds))
+    ]
+    entry, turn, end = blocks(builder, "turn", "end")
 
     index = builder.phi(_I64)
     largest = builder.phi(ir.VectorType(_I32, lanes))
@@ -121,19 +123,18 @@ def mix_loop(kinds: tuple[str, ...], kind: str, lanes: int) -> Callable[..., int
     following = builder.add(index, _I64(lanes))
     builder.cbranch(builder.icmp_signed("<", following, count), turn, end)
 
-    _incoming(index, (_I64(0), entry), (following, turn))
-    _incoming(largest, (_splat(_I32, 0, lanes), entry), (larger, turn))
+    incoming(index, (_I64(0), entry), (following, turn))
+    incoming(largest, (before, entry), (larger, turn))
     builder.position_at_end(end)
-    builder.ret(_largest(builder, larger))
-    return _compiled(builder, ctypes.c_uint32)
+    builder.store(builder.gep(out, [builder.mul(count, _I64(ITEMSIZE[kind]))]), room)
+    builder.store(_largest(builder, larger), most)
+    builder.ret_void()
+    return compiled(builder)
 
 
 def _load(builder: Any, start: Any, index: Any, kind: str, lanes: int) -> Any:
     """The elements from `index` on, `lanes` of them, as fp32."""
-    size = ITEMSIZE[kind]
-    address = builder.gep(start, [builder.mul(index, _I64(size))])
-    for ahead in range(AHEAD, AHEAD + lanes * size, _CACHE_LINE):
-        _prefetch(builder, builder.gep(address, [_I64(ahead)]))
+    address = builder.gep(start, [builder.mul(index, _I64(ITEMSIZE[kind]))])
     stored = ir.VectorType(_STORED[kind], lanes)
     value = builder.load(builder.bitcast(address, stored.as_pointer()), align=1)
     single = ir.VectorType(_SINGLE, lanes)
@@ -159,26 +160,6 @@ def _store(builder: Any, value: Any, place: tuple[Any, Any], kind: str) -> None:
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=1)
 
 
-def _function(returned: Any, arguments: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-    """A builder at the start of a new function "loop", and the function's arguments."""
-    function = ir.Function(ir.Module(), ir.FunctionType(returned, arguments), "loop")
-    return ir.IRBuilder(function.append_basic_block("entry")), function.args
-
-
-def _blocks(builder: Any, *names: str) -> tuple[Any, ...]:
-    """The block at hand and new ones; it leads to the first of them, where the builder is now."""
-    here = builder.block
-    made = [builder.function.append_basic_block(name) for name in names]
-    builder.branch(made[0])
-    builder.position_at_end(made[0])
-    return here, *made
-
-
-def _incoming(phi: Any, *values: tuple[Any, Any]) -> None:
-    for value, block in values:
-        phi.add_incoming(value, block)
-
-
 def _elements(builder: Any, array: Any, count: int) -> list[Any]:
     return [builder.load(builder.gep(array, [_I64(place)])) for place in range(count)]
 
@@ -195,43 +176,11 @@ def _spread(builder: Any, value: Any, lanes: int) -> Any:
 
 
 def _sum(builder: Any, vector: Any) -> Any:
-    function = _intrinsic(
-        builder, f"llvm.vector.reduce.fadd.v{vector.type.count}f32", _SINGLE, _SINGLE, vector.type
-    )
-    return builder.call(function, [_SINGLE(0.0), vector], fastmath=("reassoc",))
+    name = f"llvm.vector.reduce.fadd.v{vector.type.count}f32"
+    add = declared(builder, name, _SINGLE, _SINGLE, vector.type)
+    return builder.call(add, [_SINGLE(0.0), vector], fastmath=("reassoc",))
 
 
 def _largest(builder: Any, vector: Any) -> Any:
     name = f"llvm.vector.reduce.umax.v{vector.type.count}i32"
-    return builder.call(_intrinsic(builder, name, _I32, vector.type), [vector])
-
-
-def _prefetch(builder: Any, address: Any) -> None:
-    """Ask for a cache line; an address beyond the data does no harm."""
-    function = _intrinsic(builder, "llvm.prefetch.p0", ir.VoidType(), _BYTES, _I32, _I32, _I32)
-    to_read, keep, data = _I32(0), _I32(3), _I32(1)
-    builder.call(function, [address, to_read, keep, data])
-
-
-def _intrinsic(builder: Any, name: str, returned: Any, *arguments: Any) -> Any:
-    declared = builder.module.globals.get(name)
-    return declared or ir.Function(builder.module, ir.FunctionType(returned, arguments), name)
-
-
-def _compiled(builder: Any, returned: Any) -> Callable[..., Any]:
-    """The function as machine code; all its arguments are addresses or counts."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
-        jit=True,
-    )
-    module = llvm.parse_assembly(str(builder.module))
-    module.verify()
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    _engines.append(engine)
-    arguments = [ctypes.c_void_p] * len(builder.function.args)
-    return ctypes.CFUNCTYPE(returned, *arguments)(engine.get_function_address("loop"))
+    return builder.call(declared(builder, name, _I32, vector.type), [vector])

@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -45,13 +45,6 @@ class Flat:
         """The elements start … stop - 1, those of them that there are; not a copy."""
         size = ITEMSIZE[self.dtype]
         return Flat(self.dtype, self.data[start * size : stop * size])
-
-
-def map_flat(info: TensorInfo, start: int, stop: int) -> Flat:
-    """The elements start … stop - 1 of a tensor, mapped as by `map_bytes`."""
-    size = ITEMSIZE[info.dtype]
-    part = replace(info, start=info.start + start * size, nbytes=(stop - start) * size)
-    return Flat(info.dtype, map_bytes(part))
 
 
 def map_bytes(info: TensorInfo) -> Bytes:
@@ -110,13 +103,6 @@ def map_tensor(info: TensorInfo) -> "Tensor":
     if info.nbytes == 0:
         return torch.empty(info.shape, dtype=dtype)
     return torch.frombuffer(map_bytes(info), dtype=dtype).view(info.shape)
-
-
-def prefetch(info: TensorInfo) -> None:
-    """Ask the kernel to read a tensor from disk into the page cache, in the background."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        with _opened(info) as descriptor:
-            os.posix_fadvise(descriptor, info.start, info.nbytes, os.POSIX_FADV_WILLNEED)
 
 
 @contextmanager

@@ -1,17 +1,13 @@
 """A few blocks of a tensor, read at their places in the files: their Gram matrices."""
 
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.errors import StudioError
 from studio.weights.cpu_kernels import partial_gram, sampled_gram
-from studio.weights.dtypes import ITEMSIZE
 from studio.weights.header import TensorInfo
-from studio.weights.pages import Flat
+from studio.weights.spans import Span
 
 
 def block_grams(
@@ -24,40 +20,7 @@ def block_grams(
     infinite or beyond fp32, StudioError if a file cannot be read.
     """
     gram = sampled_gram if len(starts) > 1 else partial_gram
-    with ExitStack() as stack:
-        files = [_open(info, stack) for info in sources]
-        found = []
-        for start in starts:
-            parts = zip(sources, files, strict=True)
-            found.append(gram([_read(info, file, (start, count)) for info, file in parts]))
-    return np.array(found)
-
-
-def _open(info: TensorInfo, stack: ExitStack) -> int:
-    try:
-        file = os.open(info.file, os.O_RDONLY)
-    except OSError as error:
-        raise _changed(info, error.strerror) from error
-    stack.callback(os.close, file)
-    if hasattr(os, "posix_fadvise"):  # the kernel would read ahead what nobody wants
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-    return file
-
-
-def _read(info: TensorInfo, file: int, block: tuple[int, int]) -> Flat:
-    """The elements of a block: its first and their number."""
-    start, count = (number * ITEMSIZE[info.dtype] for number in block)
-    try:
-        data = os.pread(file, count, info.start + start)
-    except OSError as error:
-        raise _changed(info, error.strerror) from error
-    if len(data) < count:
-        raise _changed(info, f"only {len(data)} of {count} bytes")
-    return Flat(info.dtype, np.frombuffer(data, np.uint8))
-
-
-def _changed(info: TensorInfo, reason: str | None) -> StudioError:
-    return StudioError(
-        f"{info.file}: tensor {info.name!r} cannot be read ({reason}); the file has changed since "
-        "it was opened: start again"
-    )
+    spans = [Span.of(info) for info in sources]
+    for span in spans:
+        span.expect_jumps()
+    return np.array([gram([span.part(at, at + count) for span in spans]) for at in starts])

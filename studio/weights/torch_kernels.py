@@ -13,6 +13,7 @@ from torch import Tensor
 from studio.weights.dtypes import TORCH_NAMES
 from studio.weights.gram import SHORT, NonFinite
 from studio.weights.pages import Flat
+from studio.weights.spans import Elements
 
 BLOCK = 4096  # elements whose products are added in fp32
 CHUNK = 16 * BLOCK  # elements at a time: three fp32 buffers of 64 Ki stay in a core's L2 cache
@@ -125,16 +126,16 @@ class OnDevice:
     def __init__(self, count: int, device: str) -> None:
         self._scratch = Scratch(count, device)
 
-    def partial_gram(self, sources: Sequence[Flat]) -> NDArray[np.float64]:
+    def partial_gram(self, sources: Sequence[Elements]) -> NDArray[np.float64]:
         """See `cpu_kernels.partial_gram`."""
         tensors = [_tensor(source) for source in sources]
         return partial_gram(tensors, 0, sources[0].count, self._scratch)
 
-    def mix(self, sources: Sequence[Flat], weights: Sequence[float], out: Flat) -> None:
+    def mix(self, sources: Sequence[Elements], weights: Sequence[float], out: Flat) -> None:
         """See `cpu_kernels.mix`."""
         mix([_tensor(source) for source in sources], weights, _tensor(out), self._scratch)
 
 
-def _tensor(flat: Flat) -> Tensor:
-    """The same elements as a tensor; nothing is copied."""
-    return torch.from_numpy(flat.data).view(TORCH[flat.dtype])
+def _tensor(elements: Elements) -> Tensor:
+    """The same elements as a tensor; those in memory are not copied."""
+    return torch.from_numpy(elements.data).view(TORCH[elements.dtype])

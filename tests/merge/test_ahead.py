@@ -1,121 +1,133 @@
-"""How far the measuring runs ahead: within the memory it is given, and with few open files."""
+"""How far the measuring runs ahead: within limits, and with few open files."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from studio.merge.ahead import MOST_TENSORS, WORTH_KEEPING, Ahead, Pieces
+from studio.merge.ahead import MOST_BYTES, MOST_TENSORS, Ahead, Measured, Pieces
+from studio.merge.gradient import Floats
 from studio.merge.inputs import Inputs
 from studio.merge.journal import TensorRecord
 from studio.merge.plan import TensorJob
 from studio.weights.header import TensorInfo
 
-MB = WORTH_KEEPING
+MB = 1 << 20
 
 
-def jobs(*sizes: int) -> list[TensorJob]:
+def jobs(folder: Path, *sizes: int) -> list[TensorJob]:
+    (folder / "a").touch()
     found = []
     for number, size in enumerate(sizes):
-        info = TensorInfo(f"t{number}", "U8", (size,), Path("a"), 0, size)
+        info = TensorInfo(f"t{number}", "U8", (size,), folder / "a", 0, size)
         found.append(TensorJob(f"t{number}", (size,), "U8", (info,), (0,)))
     return found
 
 
 class Watched:
-    """An Ahead that only notes which tensors it started, kept and recorded, in order.
+    """An Ahead that only notes which tensors it started and recorded, in order.
 
-    `closes`: whether what was finished is ever let go of.
+    `done`: whether what is started is measured at once.
     """
 
-    def __init__(self, wanted: list[TensorJob], budget: int, *, closes: bool = True) -> None:
-        self.closes = closes
+    def __init__(self, wanted: list[TensorJob], *, done: bool = False) -> None:
+        self.done = done
         self.started: list[str] = []
         self.recorded: list[str] = []
-        self.kept: dict[str, int] = {}
-        self.most_bytes = self.most_kept = self.most = 0
-        self.ahead = Ahead(wanted, budget, self._start, self._record, self._close)
+        self.together: list[int] = []
+        self.most = 0
+        self.ahead = Ahead(wanted, self._start, self._record)
 
-    def _start(self, job: TensorJob, keep: bool) -> tuple[Inputs, Pieces]:
+    def _start(self, job: TensorJob) -> tuple[Inputs, Pieces]:
         self.started.append(job.name)
-        if keep:
-            self.kept[job.name] = job.source_bytes
-        self.most_bytes = max(self.most_bytes, sum(self.kept.values()))
-        self.most_kept = max(self.most_kept, len(self.kept))
         self.most = max(self.most, len(self.started) - len(self.recorded))
-        return Inputs(job, keep=False), []
+        piece: Future[Floats] = Future()
+        if self.done:
+            piece.set_result(np.zeros(()))
+        return Inputs(job), [piece]
 
-    def _record(self, job: TensorJob, pieces: Pieces) -> TensorRecord:
-        self.recorded.append(job.name)
-        return TensorRecord([], [float(len(self.recorded))])
-
-    def _close(self, inputs: Inputs) -> Future[None]:
-        closing: Future[None] = Future()
-        if self.closes:
-            closing.set_result(None)
-        return closing
+    def _record(self, measured: Sequence[Measured]) -> dict[str, TensorRecord]:
+        self.together.append(len(measured))
+        found = {}
+        for job, _ in measured:
+            self.recorded.append(job.name)
+            found[job.name] = TensorRecord([], [float(len(self.recorded))])
+        return found
 
     def use(self, job: TensorJob) -> list[float]:
         """Measure a job and mix it."""
         _, (weights,) = self.ahead.measured(job)
-        if self.closes:
-            self.kept.pop(job.name, None)
         self.ahead.finish(job)
         return weights
 
 
+@pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("step", [1, 3, 100])
-def test_every_tensor_is_started_and_recorded_once_in_order(step: int) -> None:
-    wanted = jobs(*range(0, 100 * MB, MB))
-    watched = Watched(wanted, 1000 * MB)
+def test_every_tensor_is_started_and_recorded_once_in_order(
+    tmp_path: Path, step: int, done: bool
+) -> None:
+    wanted = jobs(tmp_path, *range(0, 100 * MB, MB))
+    watched = Watched(wanted, done=done)
     found = [watched.ahead.measured(job)[1][0] for job in wanted[::step]]
     assert found == [[float(number + 1)] for number in range(0, 100, step)]
-    assert set(watched.ahead.all_records()) == {job.name for job in wanted}
+    assert list(watched.ahead.all_records()) == [job.name for job in wanted]
     assert watched.started == watched.recorded == [job.name for job in wanted]
 
 
-def test_thousands_of_small_tensors_are_not_all_started_at_once_and_none_is_kept() -> None:
-    wanted = jobs(*[MB - 1] * 5000)
-    watched = Watched(wanted, 1 << 40)
+def test_thousands_of_small_tensors_are_not_all_started_at_once(tmp_path: Path) -> None:
+    wanted = jobs(tmp_path, *[MB] * 5000)
+    watched = Watched(wanted)
     for job in wanted:
         watched.use(job)
-    assert watched.most == MOST_TENSORS + 1 and watched.most_kept == 0
+    assert watched.most == MOST_TENSORS + 1
 
 
-def test_many_large_tensors_are_kept_but_no_more_than_files_may_be_open() -> None:
-    wanted = jobs(*[MB] * 100)
-    watched = Watched(wanted, 1 << 40)
-    for job in wanted:
-        watched.use(job)
-    assert watched.most_kept == MOST_TENSORS
-
-
-def test_what_is_kept_fits_the_budget_until_it_is_finished() -> None:
-    wanted = jobs(*(size * MB for size in (60, 40, 10, 500, 30, 30, 30, 30)))
-    watched = Watched(wanted, 100 * MB)
+def test_the_one_after_a_large_tensor_is_measured_ahead_but_no_more(tmp_path: Path) -> None:
+    wanted = jobs(tmp_path, *[MOST_BYTES + 1] * 4)
+    watched = Watched(wanted)
     watched.ahead.measured(wanted[0])
-    assert watched.started == ["t0", "t1"] and set(watched.kept) == {"t0", "t1"}
+    assert watched.started == ["t0", "t1"]
     for job in wanted:
         watched.use(job)
-    assert watched.most_bytes == 100 * MB and watched.recorded[-1] == "t7"
+    assert watched.most == 2
 
 
-def test_without_a_budget_one_tensor_is_measured_ahead_and_none_is_kept() -> None:
-    wanted = jobs(MB, MB, MB)
-    watched = Watched(wanted, 0)
-    for job in wanted:
-        watched.use(job)
-    assert watched.most_kept == 0 and watched.most == 2
-    assert set(watched.ahead.all_records()) == {"t0", "t1", "t2"}
+def test_small_tensors_between_large_ones_do_not_keep_the_next_from_being_measured(
+    tmp_path: Path,
+) -> None:
+    wanted = jobs(tmp_path, 2 * MOST_BYTES, 10, 10, 2 * MOST_BYTES, 10)
+    watched = Watched(wanted)
+    watched.ahead.measured(wanted[0])
+    assert watched.started == ["t0", "t1", "t2", "t3"]
+
+
+def test_what_is_measured_is_recorded_together_and_what_is_not_is_not_awaited(
+    tmp_path: Path,
+) -> None:
+    wanted = jobs(tmp_path, *[MB] * 5)
+    for done, together in ((True, [5]), (False, [1])):
+        watched = Watched(wanted, done=done)
+        watched.ahead.measured(wanted[0])
+        assert watched.together == together
 
 
 def test_no_tensors_no_records() -> None:
-    assert Watched([], 100).ahead.all_records() == {}
+    assert Watched([]).ahead.all_records() == {}
 
 
-def test_sources_count_until_they_are_let_go_of() -> None:
-    wanted = jobs(*[2 * MB] * 20)
-    watched = Watched(wanted, 5 * MB, closes=False)
+def test_a_file_is_open_until_its_tensor_is_finished(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return sum(1 for link in Path("/proc/self/fd").iterdir() if link.resolve() == path)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("only Linux shows the open files")
+    wanted = jobs(tmp_path, *[MB] * 100)
+    path = (tmp_path / "a").resolve()
+    watched = Watched(wanted)
+    seen = set()
     for job in wanted:
         watched.use(job)
-    assert len(watched.recorded) == 20 and watched.most_bytes == 4 * MB
+        seen.add(open_files())
+    assert max(seen) == MOST_TENSORS and open_files() == 0

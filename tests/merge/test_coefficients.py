@@ -28,6 +28,10 @@ base_model: one
 models: [{model: one}, {model: two}]
 parameters: {t: 0.5}
 """
+OTHERS = """\
+merge_method: {}
+{}models: [{{model: A}}, {{model: B}}, {{model: C}}]
+"""
 SLICED = """\
 merge_method: slerp
 base_model: A
@@ -200,3 +204,31 @@ def test_tensor_without_a_value_is_named(text: str, match: str | None) -> None:
         return
     with pytest.raises(StudioError, match=match):
         settings_of(recipe, layout())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HOUSE,
+        SLICED,
+        LINEAR,
+        OTHERS.format("karcher", ""),
+        OTHERS.format("model_stock", "base_model: A\n"),
+        OTHERS.format("task_arithmetic", "base_model: A\nparameters: {weight: [0.7, 0.2]}\n"),
+    ],
+)
+def test_the_weights_of_a_tensor_do_not_depend_on_which_others_are_solved_with_it(
+    text: str,
+) -> None:
+    """To the bit: an interrupted merge solves them in other groups than an undisturbed one."""
+    recipe, where = load_recipe(text, "r"), layout()
+    x = vectors(len(recipe.sources), len(where.names))
+    x[::3, 1:] = x[::3, :1] + 1e-3 * x[::3, 1:]  # nearly parallel
+    gram, settings = x @ x.transpose(0, 2, 1), settings_of(recipe, where)
+    together = solve(recipe, gram, settings)[-1].weights
+    for size in (1, 2, 5, 16):
+        for start in range(0, len(gram), size):
+            rows = list(range(start, min(start + size, len(gram))))
+            own = [{name: values[rows] for name, values in stage.items()} for stage in settings]
+            found = solve(recipe, gram[rows], own)[-1].weights
+            np.testing.assert_array_equal(found, together[rows])

@@ -94,7 +94,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("bit", flip_a_bit, r"model-00001-of-\d+.safetensors: its digest is .* bytes have changed"),
     ("cut", cut_short, r"bytes long, [\d,]+ were written"),
     ("header", break_header, "the header begins with"),
-    ("nan", poison, "NaN or infinite values in model.embed_tokens.weight"),
+    ("nan", poison, "NaN or infinite values in model.layers.0.input_layernorm.weight"),
     ("shard", lambda f: first_shard(f).unlink(), r"model-00001-of-\d+.safetensors is missing"),
     ("tokenizer", lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
     ("bad tokenizer", lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json has chan"),

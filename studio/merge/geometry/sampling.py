@@ -126,10 +126,10 @@ def _aligned_block(job: TensorJob, start: int, stop: int) -> Floats:
     """
     count = len(job.inputs)
     total = np.zeros((count, count))
-    for part in Inputs(job, keep=False).parts(start, min(stop, job.numel)):
+    for part in Inputs(job).parts(start, min(stop, job.numel)):
         own = np.zeros((count, count))
         try:
-            square = partial_gram(part.flats)
+            square = partial_gram(part.spans)
         except NonFinite as error:
             assert error.source is not None
             raise NonFinite(str(error), part.sources[error.source]) from None
