@@ -36,7 +36,7 @@ from studio.weights.spans import Elements, Span
 from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
-WRITERS = 3  # two wait for the disk while the third computes a checksum
+WRITERS = 3  # one computes a checksum while the others wait for the disk
 # A segment's sources and the weights of its groups of elements; None: to be copied.
 Work = tuple[Inputs, Sequence[Sequence[float]] | None]
 

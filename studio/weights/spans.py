@@ -76,8 +76,8 @@ class Span:
     def prefetch(self) -> None:
         """Ask the kernel to read the elements from disk, in the background.
 
-        Not if the last of them is in the page cache already: to find the others there takes longer
-        than to read a part of them by and by.
+        If the last of them is in the page cache, all are taken to be there: to look for every page
+        costs more than to guess wrong.
         """
         if self.count and hasattr(os, "posix_fadvise") and not self._ends_in_cache():
             size = self.count * ITEMSIZE[self.dtype]

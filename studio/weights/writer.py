@@ -70,8 +70,9 @@ class ShardFile:
         assert offset % BLOCK_BYTES == 0, offset
         assert length == min(BLOCK_BYTES, self.size - offset), (offset, length, self.size)
         data = memoryview(buffer)
+        digest = xxhash.xxh3_64_digest(data[:length])  # first, while the data is in a cache
         self._write_all(offset, data[: length + -length % _SECTOR])
-        return xxhash.xxh3_64_digest(data[:length])
+        return digest
 
     def finish(self) -> None:
         """Cut the padding of the last block and wait until all is on the disk."""

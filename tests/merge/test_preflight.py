@@ -455,13 +455,13 @@ def test_too_little_room_is_listed_with_the_rest(
     refused(recipe, "GB free", "rope_theta differs", "by token", out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("format", ["safetensors", "bin"])
 def test_many_cores_and_wide_types_keep_to_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(128)))
-    recipe = write_recipe(
-        tmp_path / "recipe.yaml", write_sources(tmp_path, layers=2, dtype="float32")
-    )
+    models = write_sources(tmp_path, layers=2, dtype="float32", format=format)
+    recipe = write_recipe(tmp_path / "recipe.yaml", models)
     plan = plan_for(recipe)
     assert plan.workers == 8
     assert summary(plan)["peak_memory"] < 500e6
