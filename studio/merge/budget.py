@@ -7,7 +7,7 @@ from studio.weights.writer import BLOCK_BYTES
 
 SPARE_BUFFERS = 4  # output blocks on their way to the disk, besides one for each worker
 _PROCESS = 150 << 20  # the program and its libraries, without torch
-_TORCH = 240 << 20
+_TORCH = 200 << 20
 
 
 def peak(plan: Plan) -> int:

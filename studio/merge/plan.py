@@ -22,7 +22,7 @@ from studio.weights.rows import Run
 
 # Raised when the way weights are computed or laid out changes, so that no older half is resumed.
 ENGINE = 3
-PIECE_BYTES = 16 << 20  # of all sources of a tensor, that one worker looks at together
+PIECE_BYTES = 32 << 20  # of all sources of a tensor, that one worker looks at together
 _GRAIN = 1024  # elements; pieces are multiples of it
 MOST_WORKERS = 8  # by then the disk is the limit
 

@@ -16,7 +16,8 @@ import xxhash
 
 from studio.errors import StudioError
 
-BLOCK_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 8 << 20
+DIGEST_BYTES = 4 << 20  # that a digest is of: a part of what a digest means, so it stays
 _SECTOR = 4096  # direct writes begin, end and lie in memory at multiples of it
 _DIRECT = getattr(os, "O_DIRECT", 0)  # not on macOS
 _NO_ROOM_AHEAD = (errno.EINVAL, errno.EOPNOTSUPP)  # a file system that finds room as it is written
@@ -62,7 +63,7 @@ class ShardFile:
         os.close(self._fd)
 
     def write(self, offset: int, buffer: Buffer | memoryview, length: int) -> bytes:
-        """Write the first `length` bytes of an aligned buffer at `offset`; their 8-byte digest.
+        """Write the first `length` bytes of an aligned buffer at `offset`; their digests in a row.
 
         `offset` is a multiple of BLOCK_BYTES and `length` is BLOCK_BYTES but for the last block.
         The buffer must go on to the next multiple of 4096 bytes; what is there is not kept.
@@ -70,9 +71,9 @@ class ShardFile:
         assert offset % BLOCK_BYTES == 0, offset
         assert length == min(BLOCK_BYTES, self.size - offset), (offset, length, self.size)
         data = memoryview(buffer)
-        digest = xxhash.xxh3_64_digest(data[:length])  # first, while the data is in a cache
+        digests = _digests(data[:length])  # first, while the data is in a cache
         self._write_all(offset, data[: length + -length % _SECTOR])
-        return digest
+        return digests
 
     def finish(self) -> None:
         """Cut the padding of the last block and wait until all is on the disk."""
@@ -105,17 +106,23 @@ class ShardFile:
         )
 
 
-def digest_of(block_digests: Iterable[bytes]) -> str:
+def _digests(data: memoryview) -> bytes:
+    """The 8-byte digests of each DIGEST_BYTES."""
+    parts = (data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES))
+    return b"".join(map(xxhash.xxh3_64_digest, parts))
+
+
+def digest_of(digests: Iterable[bytes]) -> str:
     """A file's digest, 16 hex digits, from those of its blocks in the order of their offsets."""
-    return xxhash.xxh3_64_hexdigest(b"".join(block_digests))
+    return xxhash.xxh3_64_hexdigest(b"".join(digests))
 
 
 def digest_file(path: Path) -> str:
     """The digest of a file on the disk, as `digest_of` gives it for the blocks written."""
     try:
         with path.open("rb") as stream:
-            blocks = iter(lambda: stream.read(BLOCK_BYTES), b"")
-            return digest_of(map(xxhash.xxh3_64_digest, blocks))
+            parts = iter(lambda: stream.read(DIGEST_BYTES), b"")
+            return digest_of(map(xxhash.xxh3_64_digest, parts))
     except OSError as error:
         raise StudioError(f"{path}: cannot be read ({error.strerror})") from error
 

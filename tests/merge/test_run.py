@@ -122,7 +122,8 @@ def test_small_blocks_and_pieces_do_not_change_the_weights(
 ) -> None:
     """Tensors that begin, end and are cut in the middle of blocks, as those of large models are."""
     monkeypatch.setattr(mixing, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr("studio.weights.writer.BLOCK_BYTES", 4096)
+    for size in ("BLOCK_BYTES", "DIGEST_BYTES"):
+        monkeypatch.setattr(f"studio.weights.writer.{size}", 4096)
     out = merge(plan, tmp_path / "out", ignore)
     found = contents(out)
     shards = [name for name in reference if name.endswith(".safetensors")]
