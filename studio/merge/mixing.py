@@ -44,6 +44,9 @@ Work = tuple[Inputs, Sequence[Sequence[float]] | None]
 class Kernels(Protocol):
     """What computes: `studio.weights.cpu_kernels`, or `torch_kernels.OnDevice` for a GPU."""
 
+    def prepare(self, kinds: tuple[str, ...], kind: str) -> None:
+        """Do ahead what would delay the first Gram matrix and mix of these types."""
+
     def partial_gram(self, sources: Sequence[Elements]) -> Floats:
         """The Gram matrix of the sources' elements, in the difference basis."""
 
@@ -60,6 +63,8 @@ class Mixer:
         self._plan = plan
         self._kernels = _kernels(plan)
         self._workers = Workers(plan.workers)
+        for kinds, kind in _types(plan):  # while the caller gets ready
+            self._workers.submit(MEASURE, self._kernels.prepare, kinds, kind)
         self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         # The last one back is filled first: it may still be in a cache.
@@ -241,6 +246,16 @@ def _kernels(plan: Plan) -> Kernels:
     from studio.weights.torch_kernels import OnDevice
 
     return OnDevice(len(plan.sources), plan.options.device)
+
+
+def _types(plan: Plan) -> set[tuple[tuple[str, ...], str]]:
+    """Of the sources and the result, for all tensors that are mixed."""
+    return {
+        (tuple(info.dtype for info in job.inputs), job.dtype)
+        for shard in plan.shards
+        for job in shard.tensors
+        if job.name in plan.row_of
+    }
 
 
 def _abandon(fills: Sequence[Future[Future[bytes]]]) -> None:

@@ -50,9 +50,10 @@ def merge(
         return out
     partial = partial_folder(out)
     started = time.monotonic()
-    states = _states(plan)
-    with Journal(partial, plan.fingerprint) as journal:
-        _write_shards(plan, partial, journal, on_progress)
+    # The mixer first: it makes its loops while the journal is opened.
+    with Mixer(plan) as mixer, Journal(partial, plan.fingerprint) as journal:
+        states = _states(plan)
+        _write_shards(plan, mixer, partial, journal, on_progress)
         records = list(journal.finished([shard.file for shard in plan.shards]).values())
         _check_complete(plan, partial, records)
         _refuse_changed_sources(plan, states)
@@ -78,7 +79,11 @@ def _require_device(device: str) -> None:
 
 
 def _write_shards(
-    plan: Plan, partial: Path, journal: Journal, on_progress: Callable[[Progress], None]
+    plan: Plan,
+    mixer: Mixer,
+    partial: Path,
+    journal: Journal,
+    on_progress: Callable[[Progress], None],
 ) -> None:
     finished = journal.finished([shard.file for shard in plan.shards])
     resumed = sum(record.size for record in finished.values())
@@ -90,10 +95,9 @@ def _write_shards(
         on_progress(Progress(done, total, resumed, tensor, time.monotonic() - started))
 
     report(0, "")
-    with Mixer(plan) as mixer:
-        for shard in plan.shards:
-            if shard.file not in finished:
-                journal.add(mixer.write(shard, partial / shard.file, report))
+    for shard in plan.shards:
+        if shard.file not in finished:
+            journal.add(mixer.write(shard, partial / shard.file, report))
 
 
 def _check_complete(plan: Plan, partial: Path, records: list[ShardRecord]) -> None:

@@ -9,16 +9,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from studio.weights import streaming
 from studio.weights.dtypes import TORCH_NAMES
 from studio.weights.gram import SHORT, NonFinite
 from studio.weights.loops import LANES, MixState, gram_loop, mix_loop
 from studio.weights.pages import Flat
 from studio.weights.spans import Elements
-from studio.weights.streaming import stream
 from studio.weights.values import all_finite, in_fp32
 
 LARGEST = {"F16": 65504.0, "BF16": (2 - 2**-7) * 2.0**127, "F32": (2 - 2**-23) * 2.0**127}
 """The largest number that each type of a result holds."""
+
+
+def prepare(kinds: tuple[str, ...], kind: str) -> None:
+    """Make the machine code for sources of these types and a result of that type, once for all."""
+    streaming.prepare()
+    gram_loop(kinds, LANES)
+    mix_loop(kinds, kind, LANES)
 
 
 def partial_gram(sources: Sequence[Elements]) -> NDArray[np.float64]:
@@ -55,7 +62,7 @@ def mix(sources: Sequence[Elements], weights: Sequence[float], out: Flat) -> Non
     state = MixState(factors.ctypes.data, out.data.ctypes.data, 0)
     for lanes, start, stop in _runs(out.count):
         parts = [source.part(start, stop) for source in sources]
-        stream(mix_loop(kinds, out.dtype, lanes), parts, ctypes.addressof(state))
+        streaming.stream(mix_loop(kinds, out.dtype, lanes), parts, ctypes.addressof(state))
     magnitude = np.uint32(state.largest).view(np.float32)
     if not magnitude <= LARGEST[out.dtype] and not all_finite(out):
         raise NonFinite(
@@ -71,7 +78,7 @@ def _gram(sources: Sequence[Elements]) -> NDArray[np.float64]:
     products = np.zeros(n * (n + 1) // 2)
     for lanes, start, stop in _runs(sources[0].count):
         parts = [source.part(start, stop) for source in sources]
-        stream(gram_loop(kinds, lanes), parts, products.ctypes.data)
+        streaming.stream(gram_loop(kinds, lanes), parts, products.ctypes.data)
     total = np.empty((n, n))
     total[np.tril_indices(n)] = products
     total.T[np.tril_indices(n)] = products

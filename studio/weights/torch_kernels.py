@@ -126,6 +126,9 @@ class OnDevice:
     def __init__(self, count: int, device: str) -> None:
         self._scratch = Scratch(count, device)
 
+    def prepare(self, kinds: tuple[str, ...], kind: str) -> None:
+        """Nothing: torch's functions are ready."""
+
     def partial_gram(self, sources: Sequence[Elements]) -> NDArray[np.float64]:
         """See `cpu_kernels.partial_gram`."""
         tensors = [_tensor(source) for source in sources]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
-from studio.weights.cpu_kernels import mix, partial_gram
+from studio.weights.cpu_kernels import mix, partial_gram, prepare
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.gram import SHORT, NonFinite, from_difference_basis
 from studio.weights.loops import BLOCK
@@ -156,3 +156,12 @@ def test_bytes_that_lie_unaligned_are_read_rightly() -> None:
     out = torch.empty(5000)
     mix([Flat("F32", room[1:])], (1.0,), flat(out))
     assert torch.equal(out, values)
+
+
+def test_what_is_prepared_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ("F64", "F16", "F64", "F16", "BF16")  # in no other test
+    prepare(kinds, "F32")
+    monkeypatch.setattr("studio.weights.loops.compiled", lambda builder: pytest.fail("made again"))
+    tensors = [normal(2 * SHORT, seed, kind) for seed, kind in enumerate(kinds)]
+    partial_gram([flat(tensor) for tensor in tensors])
+    mixed(tensors, (0.2,) * 5, "F32")
