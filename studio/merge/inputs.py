@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from studio.merge.plan import TensorJob
+from studio.weights.elements import Span
 from studio.weights.rows import runs_within
-from studio.weights.spans import Span
 
 
 @dataclass(frozen=True, slots=True)

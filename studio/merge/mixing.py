@@ -30,9 +30,8 @@ from studio.merge.tokens.aligned import aligned_record
 from studio.merge.workers import FILL, MEASURE, Workers
 from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
+from studio.weights.elements import Elements, Flat, Span
 from studio.weights.gram import NonFinite, from_difference_basis
-from studio.weights.pages import Flat
-from studio.weights.spans import Elements, Span
 from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 

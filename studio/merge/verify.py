@@ -13,8 +13,8 @@ from studio.merge.recipe_files.recipe_dump import fingerprint as recipe_fingerpr
 from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
+from studio.weights.elements import Span
 from studio.weights.header import TensorInfo, read_header
-from studio.weights.spans import Span
 from studio.weights.strict_json import read_object, shown
 from studio.weights.values import all_finite
 from studio.weights.writer import digest_file

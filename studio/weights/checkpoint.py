@@ -9,7 +9,7 @@ from studio.errors import StudioError
 from studio.weights.dtypes import FLOATS
 from studio.weights.fingerprint import fingerprint
 from studio.weights.header import TensorInfo, read_header
-from studio.weights.pages import Flat, map_bytes, map_tensor
+from studio.weights.pages import map_tensor
 from studio.weights.pickled import read_pickled
 from studio.weights.strict_json import read_object, shown
 
@@ -59,11 +59,6 @@ class Checkpoint:
     def load(self, name: str) -> "Tensor":
         """The tensor, contiguous and on the CPU, mapped from its file; imports torch."""
         return map_tensor(self.tensors[name])
-
-    def map(self, name: str) -> Flat:
-        """The tensor's elements, mapped from its file: see `pages.map_bytes`."""
-        info = self.tensors[name]
-        return Flat(info.dtype, map_bytes(info))
 
     def fingerprint(self) -> str:
         """The same for every copy of this checkpoint, another for any other: 32 hex digits."""

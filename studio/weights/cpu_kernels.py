@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from studio.weights import streaming
 from studio.weights.dtypes import TORCH_NAMES
+from studio.weights.elements import Elements, Flat
 from studio.weights.gram import SHORT, NonFinite
 from studio.weights.loops import LANES, MixState, gram_loop, mix_loop
-from studio.weights.pages import Flat
-from studio.weights.spans import Elements
 from studio.weights.values import all_finite, in_fp32
 
 LARGEST = {"F16": 65504.0, "BF16": (2 - 2**-7) * 2.0**127, "F32": (2 - 2**-23) * 2.0**127}

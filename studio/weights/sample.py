@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.weights.cpu_kernels import partial_gram, sampled_gram
+from studio.weights.elements import Span
 from studio.weights.header import TensorInfo
-from studio.weights.spans import Span
 
 
 def block_grams(

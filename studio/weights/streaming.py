@@ -15,9 +15,9 @@ import numpy as np
 from llvmlite import ir
 
 from studio.weights.dtypes import ITEMSIZE
+from studio.weights.elements import Elements, Span
 from studio.weights.loops import BLOCK
 from studio.weights.machine_code import blocks, compiled, declared, function, incoming, made_once
-from studio.weights.spans import Elements, Span
 
 _ROOM_BYTES = 384 << 10  # of all sources, a turn: well within a core's L2 cache
 _IN_MEMORY = -1  # instead of a file descriptor

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studio.weights.dtypes import TORCH_NAMES
+from studio.weights.elements import Elements, Flat
 from studio.weights.gram import SHORT, NonFinite
-from studio.weights.pages import Flat
-from studio.weights.spans import Elements
 
 BLOCK = 4096  # elements whose products are added in fp32
 CHUNK = 16 * BLOCK  # elements at a time: three fp32 buffers of 64 Ki stay in a core's L2 cache

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.weights.spans import Elements
+from studio.weights.elements import Elements
 
 _AT_A_TIME = 1 << 16  # elements whose copies stay in a core's cache
 _NUMPY = {"F16": np.float16, "F32": np.float32, "F64": np.float64}

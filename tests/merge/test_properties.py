@@ -17,8 +17,8 @@ from studio.merge.layout import Layout
 from studio.merge.methods import METHODS
 from studio.merge.recipe import Input, Recipe, Slice, Stage
 from studio.weights import cpu_kernels
+from studio.weights.elements import Flat
 from studio.weights.gram import from_difference_basis
-from studio.weights.pages import Flat
 from studio.weights.torch_kernels import OnDevice
 
 SEARCH = settings(max_examples=100, deadline=None, derandomize=True)

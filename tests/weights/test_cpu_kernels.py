@@ -10,9 +10,9 @@ from torch import Tensor
 
 from studio.weights.cpu_kernels import mix, partial_gram, prepare
 from studio.weights.dtypes import ITEMSIZE
+from studio.weights.elements import Flat
 from studio.weights.gram import SHORT, NonFinite, from_difference_basis
 from studio.weights.loops import BLOCK
-from studio.weights.pages import Flat
 from studio.weights.torch_kernels import TORCH, Scratch
 from studio.weights.torch_kernels import mix as torch_mix
 from studio.weights.values import all_finite

@@ -1,15 +1,35 @@
-"""Elements that stay in their file until they are needed, and those in memory: the same to use."""
+"""The elements of tensors: in memory, or in a file until they are needed; the same to use."""
 
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from studio.errors import StudioError
 from studio.weights.dtypes import ITEMSIZE
 from studio.weights.header import TensorInfo
-from studio.weights.pages import Bytes, Flat
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """Elements in memory: their bytes in a row, and their dtype by its safetensors name."""
+
+    dtype: str
+    data: Bytes
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return len(self.data) // ITEMSIZE[self.dtype]
+
+    def part(self, start: int, stop: int) -> "Flat":
+        """The elements start … stop - 1, those of them that there are; not a copy."""
+        size = ITEMSIZE[self.dtype]
+        return Flat(self.dtype, self.data[start * size : stop * size])
 
 
 class _OpenFile:
