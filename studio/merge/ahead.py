@@ -41,7 +41,8 @@ class Ahead:
 
     def finish(self, job: TensorJob) -> None:
         """Let go of the sources of a job that is mixed; its record stays."""
-        self._inputs.pop(job.name, None)
+        if inputs := self._inputs.pop(job.name, None):
+            inputs.close()
 
     def all_records(self) -> dict[str, TensorRecord]:
         """The records of all the jobs, those without elements among them."""

@@ -25,13 +25,17 @@ class Part:
 class Inputs:
     """The elements of a job's tensor in each of its sources, from their files.
 
-    The files are open for as long as this or any of the elements lives. Raises StudioError if one
-    is gone.
+    The files are open until `close`. Raises StudioError if one is gone.
     """
 
     def __init__(self, job: TensorJob) -> None:
         self._job = job
         self._spans = [Span.of(info) for info in job.inputs]
+
+    def close(self) -> None:
+        """Close the files."""
+        for span in self._spans:
+            span.close()
 
     def elements(self, start: int, stop: int) -> list[Span]:
         """The elements start … stop - 1 of each source, those that there are."""

@@ -11,6 +11,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -134,8 +135,9 @@ class Mixer:
         for segment, (inputs, weights) in zip(block.segments, work, strict=True):
             out = Flat(segment.job.dtype, memory[segment.at : segment.at + segment.nbytes])
             if weights is None:
-                (source,) = inputs.elements(segment.start, segment.stop)
-                self._copy(segment.job, source, out)
+                with closing(inputs):
+                    (source,) = inputs.elements(segment.start, segment.stop)
+                    self._copy(segment.job, source, out)
                 continue
             for part in inputs.parts(segment.start, segment.stop):
                 at = part.at - segment.start

@@ -1,6 +1,7 @@
 """Is a finished merge whole? Everything on disk against everything that was noted about it."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,10 @@ def _companions(path: Path, content: dict[str, object]) -> dict[str, str]:
 
 def _is_finite(info: TensorInfo) -> bool:
     """Whether a tensor holds no NaN and no infinity; integers never do."""
-    return info.dtype not in FLOATS or all_finite(Span.of(info))
+    if info.dtype not in FLOATS:
+        return True
+    with closing(Span.of(info)) as span:
+        return all_finite(span)
 
 
 def _listing(names: list[str]) -> str:

@@ -1,7 +1,6 @@
 """The elements of tensors: in memory, or in a file until they are needed; the same to use."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,15 +32,18 @@ class Flat:
 
 
 class _OpenFile:
-    """The file of a tensor, open for reading: until the last reference to this is gone."""
+    """The file of a tensor, open for reading: until `close`, or until nothing refers to it.
+
+    Not a bare descriptor with a `__del__`: a Ctrl-C that comes while that runs would be lost.
+    """
 
     def __init__(self, info: TensorInfo) -> None:
         self.info = info
-        self.descriptor = os.open(info.file, os.O_RDONLY)
+        self._stream = info.file.open("rb", buffering=0)
+        self.descriptor = self._stream.fileno()
 
-    def __del__(self) -> None:
-        with suppress(AttributeError):  # it could not be opened
-            os.close(self.descriptor)
+    def close(self) -> None:
+        self._stream.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ class Span:
         except OSError as error:
             raise _failure(info, error.strerror) from error
         return cls(file, info.dtype, info.start, info.nbytes // ITEMSIZE[info.dtype])
+
+    def close(self) -> None:
+        """Close the file, for all parts of these elements too."""
+        self.file.close()
 
     def part(self, start: int, stop: int) -> "Span":
         """The elements start … stop - 1, those of them that there are; nothing is read."""

@@ -8,6 +8,7 @@ import ctypes
 import mmap
 import os
 import weakref
+from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,15 @@ def map_tensor(info: TensorInfo) -> "Tensor":
     dtype = getattr(torch, TORCH_NAMES[info.dtype])
     if info.nbytes == 0:
         return torch.empty(info.shape, dtype=dtype)
-    whole = Span.of(info)
-    descriptor = whole.file.descriptor
-    if os.fstat(descriptor).st_size < info.start + info.nbytes:
-        raise whole.failure(None)
     skipped = info.start % mmap.ALLOCATIONGRANULARITY
-    try:
-        pages = _map(descriptor, info.start - skipped, skipped + info.nbytes)
-    except OSError as error:
-        raise whole.failure(error.strerror) from error
+    with closing(Span.of(info)) as whole:
+        descriptor = whole.file.descriptor
+        if os.fstat(descriptor).st_size < info.start + info.nbytes:
+            raise whole.failure(None)
+        try:
+            pages = _map(descriptor, info.start - skipped, skipped + info.nbytes)
+        except OSError as error:
+            raise whole.failure(error.strerror) from error
     data = np.frombuffer(memoryview(pages), np.uint8, offset=skipped)
     return torch.frombuffer(data, dtype=dtype).view(info.shape)
 

@@ -65,12 +65,12 @@ def test_a_part_of_a_part_is_where_it_should_be(tmp_path: Path) -> None:
         assert span.part(start, stop).count == count == len(span.part(start, stop).data) // 4
 
 
-def test_the_file_is_closed_with_the_last_reference(tmp_path: Path) -> None:
+def test_the_file_is_open_until_it_is_closed(tmp_path: Path) -> None:
     span = Span.of(in_file(tmp_path, values("F32", 1), "F32"))
     part, descriptor = span.part(0, 10), span.file.descriptor
-    del span
     os.fstat(descriptor)
-    del part
+    span.close()
+    assert part.count == 10
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
 

@@ -17,6 +17,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -126,16 +127,17 @@ def _aligned_block(job: TensorJob, start: int, stop: int) -> Floats:
     """
     count = len(job.inputs)
     total = np.zeros((count, count))
-    for part in Inputs(job).parts(start, min(stop, job.numel)):
-        own = np.zeros((count, count))
-        try:
-            square = partial_gram(part.spans)
-        except NonFinite as error:
-            assert error.source is not None
-            raise NonFinite(str(error), part.sources[error.source]) from None
-        own[np.ix_(part.sources, part.sources)] = from_difference_basis(square)
-        made_of = fill([number in part.sources for number in range(count)])
-        total += made_of @ own @ made_of.T
+    with closing(Inputs(job)) as inputs:
+        for part in inputs.parts(start, min(stop, job.numel)):
+            own = np.zeros((count, count))
+            try:
+                square = partial_gram(part.spans)
+            except NonFinite as error:
+                assert error.source is not None
+                raise NonFinite(str(error), part.sources[error.source]) from None
+            own[np.ix_(part.sources, part.sources)] = from_difference_basis(square)
+            made_of = fill([number in part.sources for number in range(count)])
+            total += made_of @ own @ made_of.T
     basis = np.eye(count)
     basis[1:, 0] = -1
     found: Floats = basis @ total @ basis.T
