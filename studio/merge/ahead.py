@@ -31,18 +31,27 @@ class Ahead:
         self._jobs, self._waiting = jobs, deque(jobs)
         self._start, self._record = start, record
         self._started: deque[Measured] = deque()
-        self._inputs: dict[str, Inputs] = {}
+        self._open: dict[str, tuple[Inputs, Pieces]] = {}
         self.records: dict[str, TensorRecord] = {}
 
     def measured(self, job: TensorJob) -> tuple[Inputs, list[list[float]]]:
         """The sources and weights of a job that is not finished, waiting for them if need be."""
         self._await(job)
-        return self._inputs[job.name], self.records[job.name].by_group
+        return self._open[job.name][0], self.records[job.name].by_group
 
     def finish(self, job: TensorJob) -> None:
         """Let go of the sources of a job that is mixed; its record stays."""
-        if inputs := self._inputs.pop(job.name, None):
+        if found := self._open.pop(job.name, None):
+            found[0].close()
+
+    def close(self) -> None:
+        """Let go of all sources, when nothing is being measured any more."""
+        for inputs, pieces in self._open.values():
+            for piece in pieces:
+                if not piece.cancel():
+                    piece.exception()  # waits; whoever needed the result has asked for it
             inputs.close()
+        self._open.clear()
 
     def all_records(self) -> dict[str, TensorRecord]:
         """The records of all the jobs, those without elements among them."""
@@ -64,5 +73,5 @@ class Ahead:
             if sum(job.source_bytes for job, _ in self._started) > MOST_BYTES:
                 break
             job = self._waiting.popleft()
-            self._inputs[job.name], pieces = self._start(job)
+            self._open[job.name] = _, pieces = self._start(job)
             self._started.append((job, pieces))

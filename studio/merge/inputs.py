@@ -1,6 +1,7 @@
-"""The source tensors behind one tensor of the result: the one place where elements become bytes."""
+"""The source tensors behind one tensor of the result, and which of their elements it is made of."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from studio.merge.plan import TensorJob
@@ -30,16 +31,13 @@ class Inputs:
 
     def __init__(self, job: TensorJob) -> None:
         self._job = job
-        self._spans = [Span.of(info) for info in job.inputs]
+        with ExitStack() as opened:
+            self._spans = [opened.enter_context(closing(Span.of(info))) for info in job.inputs]
+            self._files = opened.pop_all()
 
     def close(self) -> None:
         """Close the files."""
-        for span in self._spans:
-            span.close()
-
-    def elements(self, start: int, stop: int) -> list[Span]:
-        """The elements start … stop - 1 of each source, those that there are."""
-        return [span.part(start, stop) for span in self._spans]
+        self._files.close()
 
     def parts(self, start: int, stop: int) -> Iterator[Part]:
         """The elements start … stop - 1 of the result's tensor, those that there are, in parts.
@@ -48,7 +46,8 @@ class Inputs:
         """
         job = self._job
         if not job.runs:
-            yield Part(start, tuple(range(len(job.inputs))), self.elements(start, stop), 0)
+            whole = [span.part(start, stop) for span in self._spans]
+            yield Part(start, tuple(range(len(whole))), whole, 0)
             return
         stop = min(stop, job.measured)
         runs = list(runs_within(job.runs, start // job.width, -(-stop // job.width)))

@@ -37,8 +37,8 @@ from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
 WRITERS = 3  # one computes a checksum while the others wait for the disk
-# A segment's sources and the weights of its groups of elements; None: to be copied.
-Work = tuple[Inputs, Sequence[Sequence[float]] | None]
+# A segment's sources and the weights of its groups of elements; None: it is to be copied.
+Work = tuple[Inputs, Sequence[Sequence[float]]] | None
 
 
 class Kernels(Protocol):
@@ -90,7 +90,6 @@ class Mixer:
         source and for a full disk.
         """
         size = len(shard.header()) + shard.nbytes
-        ahead = self._ahead(shard.tensors)
         pending: deque[tuple[Block, Future[Future[bytes]]]] = deque()
         digests: list[bytes] = []
 
@@ -103,7 +102,7 @@ class Mixer:
                     ahead.finish(segment.job)
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
-        with ShardFile(path, size) as file:
+        with closing(self._ahead(shard.tensors)) as ahead, ShardFile(path, size) as file:
             try:
                 for block in blocks_of(shard, BLOCK_BYTES):
                     work = [self._work(segment, ahead) for segment in block.segments]
@@ -117,14 +116,12 @@ class Mixer:
             finally:
                 _abandon([filled for _, filled in pending])
             file.finish()
-        return ShardRecord(path.name, size, digest_of(digests), ahead.all_records())
+            return ShardRecord(path.name, size, digest_of(digests), ahead.all_records())
 
     def _work(self, segment: Segment, ahead: Ahead) -> Work:
         """What fills the segment."""
         job = segment.job
-        if job.name not in self._plan.row_of:
-            return Inputs(job), None
-        return ahead.measured(job)
+        return ahead.measured(job) if job.name in self._plan.row_of else None
 
     def _fill(
         self, file: ShardFile, block: Block, work: Sequence[Work], buffer: Buffer
@@ -132,13 +129,12 @@ class Mixer:
         """Fill the buffer (in a worker) and hand it to the writer; returns the write to await."""
         memory = np.frombuffer(buffer, np.uint8)
         buffer[: len(block.header)] = block.header
-        for segment, (inputs, weights) in zip(block.segments, work, strict=True):
+        for segment, found in zip(block.segments, work, strict=True):
             out = Flat(segment.job.dtype, memory[segment.at : segment.at + segment.nbytes])
-            if weights is None:
-                with closing(inputs):
-                    (source,) = inputs.elements(segment.start, segment.stop)
-                    self._copy(segment.job, source, out)
+            if found is None:
+                self._copy(segment, out)
                 continue
+            inputs, weights = found
             for part in inputs.parts(segment.start, segment.stop):
                 at = part.at - segment.start
                 room = out.part(at, at + part.spans[0].count)
@@ -156,8 +152,10 @@ class Mixer:
                 f"{job.name}: {error}; merge with dtype bfloat16 or float32"
             ) from None
 
-    def _copy(self, job: TensorJob, source: Span, out: Flat) -> None:
-        source.read_into(out.data)
+    def _copy(self, segment: Segment, out: Flat) -> None:
+        job = segment.job
+        with closing(Span.of(job.inputs[0])) as source:
+            source.part(segment.start, segment.stop).read_into(out.data)
         if job.dtype in FLOATS and not is_buffer(job.name) and not all_finite(out):
             raise self._damaged(job, 0)
 
@@ -181,12 +179,12 @@ class Mixer:
 
         `on_tensor(bytes)` is called after each tensor with the bytes read for it.
         """
-        ahead = self._ahead(jobs)
-        for job in jobs:
-            ahead.measured(job)
-            ahead.finish(job)
-            on_tensor(job.source_bytes)
-        return ahead.all_records()
+        with closing(self._ahead(jobs)) as ahead:
+            for job in jobs:
+                ahead.measured(job)
+                ahead.finish(job)
+                on_tensor(job.source_bytes)
+            return ahead.all_records()
 
     def _ahead(self, jobs: Sequence[TensorJob]) -> Ahead:
         mixed = [job for job in jobs if job.name in self._plan.row_of]
