@@ -9,7 +9,13 @@ from bench.errors import BenchError
 
 ROOT = Path(__file__).parent.parent
 ENGINE, MERGEKIT, FLOOR = "engine", "mergekit", "floor"
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# Of all alike. The last one: Python keeps the modules that it has compiled, as it does by default.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYTHONDONTWRITEBYTECODE": "",
+}
 
 STAGE = """\
 {name}merge_method: slerp
