@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,11 +114,11 @@ class Journal:
 
     def add(self, record: ShardRecord) -> None:
         """Note a shard that is complete and synced."""
-        self._append(asdict(record))
+        self._append(_fields(record))
         self.records.append(record)
 
     def _append(self, entry: dict[str, object]) -> None:
-        data = (json.dumps(entry) + "\n").encode()
+        data = (json.dumps(entry, default=_fields) + "\n").encode()
         try:
             while data:
                 data = data[os.write(self._file, data) :]  # a full disk may take a part
@@ -166,6 +166,11 @@ def _read(data: bytes) -> _Content:
             break
         found.size += len(line) + 1
     return found
+
+
+def _fields(record: ShardRecord | TensorRecord) -> dict[str, Any]:
+    """As `_record` takes them. `dataclasses.asdict` would copy every number."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _record(entry: dict[str, Any]) -> ShardRecord:
