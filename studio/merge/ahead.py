@@ -9,7 +9,7 @@ from studio.merge.inputs import Inputs
 from studio.merge.journal import TensorRecord
 from studio.merge.plan import TensorJob
 
-MOST_TENSORS = 16  # ahead at a time: each of these holds a file open for every source
+MOST_TENSORS = 16  # ahead at a time
 MOST_BYTES = 512 << 20  # of sources, not counting the last tensor: they wait in the page cache
 Pieces = list[Future[Floats]]
 Measured = tuple[TensorJob, Pieces]
@@ -31,27 +31,13 @@ class Ahead:
         self._jobs, self._waiting = jobs, deque(jobs)
         self._start, self._record = start, record
         self._started: deque[Measured] = deque()
-        self._open: dict[str, tuple[Inputs, Pieces]] = {}
+        self._inputs: dict[str, Inputs] = {}
         self.records: dict[str, TensorRecord] = {}
 
     def measured(self, job: TensorJob) -> tuple[Inputs, list[list[float]]]:
-        """The sources and weights of a job that is not finished, waiting for them if need be."""
+        """The sources and weights of a job, waiting for them if need be."""
         self._await(job)
-        return self._open[job.name][0], self.records[job.name].by_group
-
-    def finish(self, job: TensorJob) -> None:
-        """Let go of the sources of a job that is mixed; its record stays."""
-        if found := self._open.pop(job.name, None):
-            found[0].close()
-
-    def close(self) -> None:
-        """Let go of all sources, when nothing is being measured any more."""
-        for inputs, pieces in self._open.values():
-            for piece in pieces:
-                if not piece.cancel():
-                    piece.exception()  # waits; whoever needed the result has asked for it
-            inputs.close()
-        self._open.clear()
+        return self._inputs[job.name], self.records[job.name].by_group
 
     def all_records(self) -> dict[str, TensorRecord]:
         """The records of all the jobs, those without elements among them."""
@@ -73,5 +59,5 @@ class Ahead:
             if sum(job.source_bytes for job, _ in self._started) > MOST_BYTES:
                 break
             job = self._waiting.popleft()
-            self._open[job.name] = _, pieces = self._start(job)
+            self._inputs[job.name], pieces = self._start(job)
             self._started.append((job, pieces))

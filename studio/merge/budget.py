@@ -2,22 +2,22 @@
 
 from studio.merge.plan import PIECE_BYTES, Plan
 from studio.weights.dtypes import ITEMSIZE
-from studio.weights.streaming import room_bytes
+from studio.weights.mapped_loops import most_mapped
 from studio.weights.writer import BLOCK_BYTES
 
 SPARE_BUFFERS = 4  # output blocks on their way to the disk, besides one for each worker
-_PROCESS = 150 << 20  # the program and its libraries, without torch
+_PROCESS = 130 << 20  # the program and its libraries, without torch
 _TORCH = 200 << 20
 
 
 def peak(plan: Plan) -> int:
-    """Bytes that the merging process will take at most: sources stay in the page cache."""
-    files = [file for source in plan.sources for file in source.files]
+    """Bytes that the merging process will take at most: it holds only parts of the sources."""
     on_cpu = plan.options.device == "cpu"
+    files = [file for source in plan.sources for file in source.files]
     torch = not on_cpu or any(file.suffix == ".bin" for file in files)
     widest = max(ITEMSIZE[info.dtype] for s in plan.sources for info in s.tensors.values())
     widths = [widest] * len(plan.sources)
     to_mix = BLOCK_BYTES // ITEMSIZE[plan.dtype] * sum(widths)
-    at_a_time = room_bytes(widths) if on_cpu else max(PIECE_BYTES, to_mix)
+    at_a_time = most_mapped(widths) if on_cpu else max(PIECE_BYTES, to_mix)
     buffers = (plan.workers + SPARE_BUFFERS) * BLOCK_BYTES
     return _PROCESS + (_TORCH if torch else 0) + buffers + plan.workers * at_a_time

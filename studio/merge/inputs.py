@@ -1,11 +1,10 @@
 """The source tensors behind one tensor of the result, and which of their elements it is made of."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from studio.merge.plan import TensorJob
-from studio.weights.elements import Span
+from studio.weights.elements import OpenFiles, Span
 from studio.weights.rows import runs_within
 
 
@@ -24,20 +23,14 @@ class Part:
 
 
 class Inputs:
-    """The elements of a job's tensor in each of its sources, from their files.
+    """The elements of a job's tensor in each of its sources.
 
-    The files are open until `close`. Raises StudioError if one is gone.
+    Raises StudioError if a file is gone.
     """
 
-    def __init__(self, job: TensorJob) -> None:
+    def __init__(self, job: TensorJob, files: OpenFiles) -> None:
         self._job = job
-        with ExitStack() as opened:
-            self._spans = [opened.enter_context(closing(Span.of(info))) for info in job.inputs]
-            self._files = opened.pop_all()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
+        self._spans = [files.span(info) for info in job.inputs]
 
     def parts(self, start: int, stop: int) -> Iterator[Part]:
         """The elements start … stop - 1 of the result's tensor, those that there are, in parts.

@@ -11,7 +11,6 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -31,7 +30,7 @@ from studio.merge.tokens.aligned import aligned_record
 from studio.merge.workers import FILL, MEASURE, Workers
 from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
-from studio.weights.elements import Elements, Flat, Span
+from studio.weights.elements import Elements, Flat, OpenFiles, span_of
 from studio.weights.gram import NonFinite, from_difference_basis
 from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
@@ -55,13 +54,14 @@ class Kernels(Protocol):
 
 
 class Mixer:
-    """Carries out shard jobs of one plan; a context manager that owns the worker threads."""
+    """Carries out shard jobs of one plan; a context manager: it owns threads and open files."""
 
     def __init__(self, plan: Plan) -> None:
         if missing := [source.label for source in plan.sources if source.missing]:
             raise StudioError(f"{', '.join(missing)}: the weights are not here yet; download them")
         self._plan = plan
         self._kernels = _kernels(plan)
+        self._files = OpenFiles()
         self._workers = Workers(plan.workers)
         for kinds, kind in _types(plan):  # while the caller gets ready
             self._workers.submit(MEASURE, self._kernels.prepare, kinds, kind)
@@ -79,6 +79,7 @@ class Mixer:
         self._workers.end()
         for pool in (self._writer, self._reader):
             pool.shutdown(wait=True, cancel_futures=True)
+        self._files.close()
 
     def write(
         self, shard: ShardJob, path: Path, on_block: Callable[[int, str], None]
@@ -97,12 +98,10 @@ class Mixer:
             block, filled = pending[0]  # and still pending if Ctrl-C ends the waiting
             digests.append(filled.result().result())
             pending.popleft()
-            for segment in block.segments:
-                if segment.stop == segment.job.numel:
-                    ahead.finish(segment.job)
             on_block(block.length, block.segments[-1].job.name if block.segments else "")
 
-        with closing(self._ahead(shard.tensors)) as ahead, ShardFile(path, size) as file:
+        ahead = self._ahead(shard.tensors)
+        with ShardFile(path, size) as file:
             try:
                 for block in blocks_of(shard, BLOCK_BYTES):
                     work = [self._work(segment, ahead) for segment in block.segments]
@@ -154,7 +153,7 @@ class Mixer:
 
     def _copy(self, segment: Segment, out: Flat) -> None:
         job = segment.job
-        with closing(Span.of(job.inputs[0])) as source:
+        with span_of(job.inputs[0]) as source:
             source.part(segment.start, segment.stop).read_into(out.data)
         if job.dtype in FLOATS and not is_buffer(job.name) and not all_finite(out):
             raise self._damaged(job, 0)
@@ -179,12 +178,11 @@ class Mixer:
 
         `on_tensor(bytes)` is called after each tensor with the bytes read for it.
         """
-        with closing(self._ahead(jobs)) as ahead:
-            for job in jobs:
-                ahead.measured(job)
-                ahead.finish(job)
-                on_tensor(job.source_bytes)
-            return ahead.all_records()
+        ahead = self._ahead(jobs)
+        for job in jobs:
+            ahead.measured(job)
+            on_tensor(job.source_bytes)
+        return ahead.all_records()
 
     def _ahead(self, jobs: Sequence[TensorJob]) -> Ahead:
         mixed = [job for job in jobs if job.name in self._plan.row_of]
@@ -192,7 +190,7 @@ class Mixer:
 
     def _start(self, job: TensorJob) -> tuple[Inputs, Pieces]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
-        inputs = Inputs(job)
+        inputs = Inputs(job, self._files)
         self._reader.submit(inputs.prefetch)
         shape = (job.groups, len(job.inputs), len(job.inputs))
         pieces = [

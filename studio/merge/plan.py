@@ -24,7 +24,7 @@ from studio.weights.rows import Run
 ENGINE = 3
 PIECE_BYTES = 32 << 20  # of all sources of a tensor, that one worker looks at together
 _GRAIN = 1024  # elements; pieces are multiples of it
-MOST_WORKERS = 8  # by then the disk is the limit
+MOST_WORKERS = 4  # by then the disk is the limit
 
 
 @dataclass(frozen=True, slots=True)

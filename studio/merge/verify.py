@@ -1,7 +1,6 @@
 """Is a finished merge whole? Everything on disk against everything that was noted about it."""
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from studio.merge.recipe_files.recipe_dump import fingerprint as recipe_fingerpr
 from studio.merge.recipe_files.recipe_yaml import load_recipe
 from studio.merge.tensors import is_vocabulary
 from studio.weights.dtypes import FLOATS, TORCH_NAMES
-from studio.weights.elements import Span
+from studio.weights.elements import span_of
 from studio.weights.header import TensorInfo, read_header
 from studio.weights.strict_json import read_object, shown
 from studio.weights.values import all_finite
@@ -217,7 +216,7 @@ def _is_finite(info: TensorInfo) -> bool:
     """Whether a tensor holds no NaN and no infinity; integers never do."""
     if info.dtype not in FLOATS:
         return True
-    with closing(Span.of(info)) as span:
+    with span_of(info) as span:
         return all_finite(span)
 
 

@@ -1,15 +1,16 @@
-"""Gram matrix and mix on the CPU: loops of machine code (`loops`) over elements (`streaming`).
+"""Gram matrix and mix on the CPU: loops of machine code (`loops`) over elements (`mapped_loops`).
 
 The mix of an element has the same bits however a tensor is cut.
 """
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.weights import streaming
+from studio.weights import mapped_loops
 from studio.weights.dtypes import TORCH_NAMES
 from studio.weights.elements import Elements, Flat
 from studio.weights.gram import SHORT, NonFinite
@@ -22,7 +23,7 @@ LARGEST = {"F16": 65504.0, "BF16": (2 - 2**-7) * 2.0**127, "F32": (2 - 2**-23) *
 
 def prepare(kinds: tuple[str, ...], kind: str) -> None:
     """Make the machine code for sources of these types and a result of that type, once for all."""
-    streaming.prepare()
+    mapped_loops.prepare()
     gram_loop(kinds, LANES)
     mix_loop(kinds, kind, LANES)
 
@@ -61,7 +62,7 @@ def mix(sources: Sequence[Elements], weights: Sequence[float], out: Flat) -> Non
     state = MixState(factors.ctypes.data, out.data.ctypes.data, 0)
     for lanes, start, stop in _runs(out.count):
         parts = [source.part(start, stop) for source in sources]
-        streaming.stream(mix_loop(kinds, out.dtype, lanes), parts, ctypes.addressof(state))
+        mapped_loops.run(mix_loop(kinds, out.dtype, lanes), parts, ctypes.addressof(state))
     magnitude = np.uint32(state.largest).view(np.float32)
     if not magnitude <= LARGEST[out.dtype] and not all_finite(out):
         raise NonFinite(
@@ -77,11 +78,16 @@ def _gram(sources: Sequence[Elements]) -> NDArray[np.float64]:
     products = np.zeros(n * (n + 1) // 2)
     for lanes, start, stop in _runs(sources[0].count):
         parts = [source.part(start, stop) for source in sources]
-        streaming.stream(gram_loop(kinds, lanes), parts, products.ctypes.data)
+        mapped_loops.run(gram_loop(kinds, lanes), parts, products.ctypes.data)
     total = np.empty((n, n))
-    total[np.tril_indices(n)] = products
-    total.T[np.tril_indices(n)] = products
+    lower = _lower_triangle(n)
+    total[lower] = total.T[lower] = products
     return total
+
+
+@cache
+def _lower_triangle(n: int) -> tuple[NDArray[np.intp], ...]:
+    return np.tril_indices(n)
 
 
 def _gram_in_double(sources: Sequence[Elements]) -> NDArray[np.float64]:

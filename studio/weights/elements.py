@@ -1,7 +1,11 @@
 """The elements of tensors: in memory, or in a file until they are needed; the same to use."""
 
 import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,51 +35,29 @@ class Flat:
         return Flat(self.dtype, self.data[start * size : stop * size])
 
 
-class _OpenFile:
-    """The file of a tensor, open for reading: until `close`, or until nothing refers to it.
-
-    Not a bare descriptor with a `__del__`: a Ctrl-C that comes while that runs would be lost.
-    """
-
-    def __init__(self, info: TensorInfo) -> None:
-        self.info = info
-        self._stream = info.file.open("rb", buffering=0)
-        self.descriptor = self._stream.fileno()
-
-    def close(self) -> None:
-        self._stream.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Elements of a tensor in its open file: `count` of them, from byte `start` of the file on.
+    """Elements of the tensor `name` in its open file: `count` of them, from byte `start` on.
 
     `dtype`: by its safetensors name.
     """
 
-    file: _OpenFile
+    file: FileIO
+    name: str
     dtype: str
     start: int
     count: int
 
-    @classmethod
-    def of(cls, info: TensorInfo) -> "Span":
-        """All elements of a tensor. Raises StudioError if its file is gone."""
-        try:
-            file = _OpenFile(info)
-        except OSError as error:
-            raise _failure(info, error.strerror) from error
-        return cls(file, info.dtype, info.start, info.nbytes // ITEMSIZE[info.dtype])
-
-    def close(self) -> None:
-        """Close the file, for all parts of these elements too."""
-        self.file.close()
+    @property
+    def nbytes(self) -> int:
+        """The size of the elements in bytes."""
+        return self.count * ITEMSIZE[self.dtype]
 
     def part(self, start: int, stop: int) -> "Span":
         """The elements start … stop - 1, those of them that there are; nothing is read."""
         start, stop = min(start, self.count), min(stop, self.count)
         at = self.start + start * ITEMSIZE[self.dtype]
-        return Span(self.file, self.dtype, at, max(stop - start, 0))
+        return Span(self.file, self.name, self.dtype, at, max(stop - start, 0))
 
     @property
     def data(self) -> Bytes:
@@ -83,7 +65,7 @@ class Span:
 
         Raises StudioError if the file cannot be read or has shrunk.
         """
-        room = np.empty(self.count * ITEMSIZE[self.dtype], np.uint8)
+        room = np.empty(self.nbytes, np.uint8)
         self.read_into(room)
         return room
 
@@ -92,7 +74,7 @@ class Span:
         done = 0
         while done < len(room):
             try:
-                count = os.preadv(self.file.descriptor, [room.data[done:]], self.start + done)
+                count = os.preadv(self.file.fileno(), [room.data[done:]], self.start + done)
             except OSError as error:
                 raise self.failure(error.strerror) from error
             if count == 0:
@@ -106,31 +88,62 @@ class Span:
         costs more than to guess wrong.
         """
         if self.count and hasattr(os, "posix_fadvise") and not self._ends_in_cache():
-            size = self.count * ITEMSIZE[self.dtype]
-            os.posix_fadvise(self.file.descriptor, self.start, size, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self.file.fileno(), self.start, self.nbytes, os.POSIX_FADV_WILLNEED)
 
     def _ends_in_cache(self) -> bool:
-        last = self.start + self.count * ITEMSIZE[self.dtype] - 1
+        last = self.start + self.nbytes - 1
         try:
-            return os.preadv(self.file.descriptor, [bytearray(1)], last, os.RWF_NOWAIT) == 1
+            return os.preadv(self.file.fileno(), [bytearray(1)], last, os.RWF_NOWAIT) == 1
         except OSError:  # it is not, or the file system cannot say
             return False
 
     def expect_jumps(self) -> None:
         """Tell the kernel not to read ahead in this file: nobody wants what follows."""
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self.file.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            os.posix_fadvise(self.file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
 
     def failure(self, reason: str | None) -> StudioError:
         """What is to be raised where the elements cannot be read; no reason: the file has ended."""
-        return _failure(self.file.info, reason or "it has become shorter")
+        return _failure(self.file.name, self.name, reason or "it has become shorter")
+
+
+class OpenFiles:
+    """The files of tensors, opened as they are needed, each for all its tensors, until `close`.
+
+    For one thread; what it gives may be used by any.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, FileIO] = {}
+
+    def span(self, info: TensorInfo) -> Span:
+        """All elements of a tensor. Raises StudioError if its file is gone."""
+        file = self._files.get(info.file)
+        if file is None:
+            try:
+                file = self._files[info.file] = FileIO(info.file)
+            except OSError as error:
+                raise _failure(info.file, info.name, error.strerror) from error
+        return Span(file, info.name, info.dtype, info.start, info.nbytes // ITEMSIZE[info.dtype])
+
+    def close(self) -> None:
+        """Close the files: the elements in them cannot be read any more."""
+        for file in self._files.values():
+            file.close()
+
+
+@contextmanager
+def span_of(info: TensorInfo) -> Iterator[Span]:
+    """All elements of a tensor, its file open meanwhile. Raises StudioError if that is gone."""
+    with closing(OpenFiles()) as files:
+        yield files.span(info)
 
 
 Elements = Flat | Span
 
 
-def _failure(info: TensorInfo, reason: str | None) -> StudioError:
+def _failure(path: object, name: str, reason: str | None) -> StudioError:
     return StudioError(
-        f"{info.file}: tensor {info.name!r} cannot be read ({reason}); the file has changed since "
-        "it was opened: start again"
+        f"{path}: tensor {name!r} cannot be read ({reason}); the file has changed since it was "
+        "opened: start again"
     )

@@ -2,8 +2,8 @@
 
 A loop goes over the bytes of all its sources at once, LANES elements a turn, and widens them to
 fp32 in registers. Making one takes 10 to 20 ms, once a process for each combination of dtypes. Both
-are made to be called as loop(sources, count, state), by `streaming`: `sources` is the address of
-the addresses of each source's bytes, `count` the number of elements, a multiple of LANES and not 0.
+are made to be called as loop(sources, count, state): `sources` is the address of the addresses of
+each source's bytes, `count` the number of elements, a multiple of the loop's lanes and not 0.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ from studio.weights.machine_code import blocks, compiled, declared, function, in
 
 LANES = 16  # elements a turn: as many as the widest registers hold in fp32
 BLOCK = 1024  # elements whose products are added in fp32
+_AHEAD = 2048  # bytes; what memory cannot bring in that time by itself: it stops at page ends
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF, _SINGLE, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -135,6 +136,7 @@ def mix_loop(kinds: tuple[str, ...], kind: str, lanes: int) -> int:
 def _load(builder: Any, start: Any, index: Any, kind: str, lanes: int) -> Any:
     """The elements from `index` on, `lanes` of them, as fp32."""
     address = builder.gep(start, [builder.mul(index, _I64(ITEMSIZE[kind]))])
+    _fetch(builder, builder.gep(address, [_I64(_AHEAD)]))
     stored = ir.VectorType(_STORED[kind], lanes)
     value = builder.load(builder.bitcast(address, stored.as_pointer()), align=1)
     single = ir.VectorType(_SINGLE, lanes)
@@ -143,6 +145,14 @@ def _load(builder: Any, start: Any, index: Any, kind: str, lanes: int) -> Any:
         return builder.bitcast(builder.shl(wide, _splat(_I32, 16, lanes)), single)
     widths = {"F16": builder.fpext, "F64": builder.fptrunc}
     return widths[kind](value, single) if kind in widths else value
+
+
+def _fetch(builder: Any, address: Any) -> None:
+    """Have what is at an address brought into the caches; nothing if there is no memory there."""
+    arguments = (_BYTES, _I32, _I32, _I32)
+    fetch = declared(builder, "llvm.prefetch.p0i8", ir.VoidType(), *arguments)
+    read, nearest, data = _I32(0), _I32(3), _I32(1)
+    builder.call(fetch, [address, read, nearest, data])
 
 
 def _store(builder: Any, value: Any, place: tuple[Any, Any], kind: str) -> None:

@@ -1,6 +1,7 @@
 """Functions of machine code, built and compiled for the processor that the process runs on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from threading import Lock
 from typing import Any
@@ -36,6 +37,22 @@ def blocks(builder: Any, *names: str) -> tuple[Any, ...]:
     builder.branch(made[0])
     builder.position_at_end(made[0])
     return here, *made
+
+
+@contextmanager
+def counting(builder: Any, stop: Any, step: Any = None) -> Iterator[Any]:
+    """What the context builds is done for 0, step, 2 step … below `stop`, and at least once.
+
+    The context gets the number; `step` is 1 if it is not given.
+    """
+    before, turn = blocks(builder, "turn")
+    index = builder.phi(stop.type)
+    yield index
+    following = builder.add(index, stop.type(1) if step is None else step)
+    incoming(index, (stop.type(0), before), (following, builder.block))
+    after = builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed("<", following, stop), turn, after)
+    builder.position_at_end(after)
 
 
 def incoming(phi: Any, *values: tuple[Any, Any]) -> None:

@@ -8,14 +8,13 @@ import ctypes
 import mmap
 import os
 import weakref
-from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from studio.weights.dtypes import TORCH_NAMES
-from studio.weights.elements import Span
+from studio.weights.elements import span_of
 from studio.weights.header import TensorInfo
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ def map_tensor(info: TensorInfo) -> "Tensor":
     if info.nbytes == 0:
         return torch.empty(info.shape, dtype=dtype)
     skipped = info.start % mmap.ALLOCATIONGRANULARITY
-    with closing(Span.of(info)) as whole:
-        descriptor = whole.file.descriptor
+    with span_of(info) as whole:
+        descriptor = whole.file.fileno()
         if os.fstat(descriptor).st_size < info.start + info.nbytes:
             raise whole.failure(None)
         try:

@@ -1,13 +1,13 @@
 """A few blocks of a tensor, read at their places in the files: their Gram matrices."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from studio.weights.cpu_kernels import partial_gram, sampled_gram
-from studio.weights.elements import Span
+from studio.weights.elements import OpenFiles
 from studio.weights.header import TensorInfo
 
 
@@ -21,8 +21,8 @@ def block_grams(
     infinite or beyond fp32, StudioError if a file cannot be read.
     """
     gram = sampled_gram if len(starts) > 1 else partial_gram
-    with ExitStack() as stack:
-        spans = [stack.enter_context(closing(Span.of(info))) for info in sources]
+    with closing(OpenFiles()) as files:
+        spans = [files.span(info) for info in sources]
         for span in spans:
             span.expect_jumps()
         return np.array([gram([span.part(at, at + count) for span in spans]) for at in starts])

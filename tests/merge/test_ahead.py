@@ -1,9 +1,9 @@
-"""How far the measuring runs ahead: within limits, and with few open files."""
+"""How far the measuring runs ahead: within limits."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
-from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from studio.merge.gradient import Floats
 from studio.merge.inputs import Inputs
 from studio.merge.journal import TensorRecord
 from studio.merge.plan import TensorJob
+from studio.weights.elements import OpenFiles
 from studio.weights.header import TensorInfo
 
 MB = 1 << 20
@@ -38,7 +39,6 @@ class Watched:
         self.started: list[str] = []
         self.recorded: list[str] = []
         self.together: list[int] = []
-        self.pieces: list[Pieces] = []
         self.most = 0
         self.ahead = Ahead(wanted, self._start, self._record)
 
@@ -48,8 +48,8 @@ class Watched:
         piece: Future[Floats] = Future()
         if self.done:
             piece.set_result(np.zeros(()))
-        self.pieces.append([piece])
-        return Inputs(job), [piece]
+        with closing(OpenFiles()) as files:
+            return Inputs(job, files), [piece]
 
     def _record(self, measured: Sequence[Measured]) -> dict[str, TensorRecord]:
         self.together.append(len(measured))
@@ -60,9 +60,8 @@ class Watched:
         return found
 
     def use(self, job: TensorJob) -> list[float]:
-        """Measure a job and mix it."""
+        """The weights of a job."""
         _, (weights,) = self.ahead.measured(job)
-        self.ahead.finish(job)
         return weights
 
 
@@ -118,37 +117,3 @@ def test_what_is_measured_is_recorded_together_and_what_is_not_is_not_awaited(
 
 def test_no_tensors_no_records() -> None:
     assert Watched([]).ahead.all_records() == {}
-
-
-def open_files(folder: Path) -> int:
-    """How often this process has the file of `jobs` open."""
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("only Linux shows the open files")
-    path = (folder / "a").resolve()
-    return sum(1 for link in Path("/proc/self/fd").iterdir() if link.resolve() == path)
-
-
-def test_a_file_is_open_until_its_tensor_is_finished(tmp_path: Path) -> None:
-    wanted = jobs(tmp_path, *[MB] * 100)
-    watched = Watched(wanted)
-    seen = set()
-    for job in wanted:
-        watched.use(job)
-        seen.add(open_files(tmp_path))
-    assert max(seen) == MOST_TENSORS and open_files(tmp_path) == 0
-
-
-def test_closing_waits_for_what_is_being_measured_and_closes_every_file(tmp_path: Path) -> None:
-    wanted = jobs(tmp_path, *[MB] * 100)
-    watched = Watched(wanted)
-    watched.ahead.measured(wanted[0])
-    assert open_files(tmp_path) == MOST_TENSORS + 1
-    (piece,) = watched.pieces[3]
-    assert piece.set_running_or_notify_cancel()
-    closed = Event()
-    thread = Thread(target=lambda: (watched.ahead.close(), closed.set()))
-    thread.start()
-    assert not closed.wait(0.2) and open_files(tmp_path) > 0
-    piece.set_exception(ValueError())
-    assert closed.wait(10) and open_files(tmp_path) == 0
-    thread.join()

@@ -51,10 +51,12 @@ def reference(tmp_path: Path, plan: Plan) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_outlives_its_merge() -> Iterator[None]:
+def no_thread_and_no_open_file_outlives_its_merge(tmp_path: Path) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) <= before
+    if (descriptors := Path("/proc/self/fd")).exists():
+        assert not [link for link in descriptors.iterdir() if tmp_path in link.resolve().parents]
 
 
 def ignore(progress: Progress) -> None:

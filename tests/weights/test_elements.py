@@ -1,6 +1,8 @@
 """Elements in files: read where they are needed, the same to the kernels as those in memory."""
 
+import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,16 @@ import torch
 from numpy.testing import assert_array_equal
 
 from studio.errors import StudioError
-from studio.weights import elements, streaming
+from studio.weights import elements, mapped_loops
 from studio.weights.checkpoint import Checkpoint
 from studio.weights.cpu_kernels import mix, partial_gram
 from studio.weights.dtypes import ITEMSIZE
-from studio.weights.elements import Elements, Flat, Span
+from studio.weights.elements import Elements, Flat, OpenFiles, Span
 from studio.weights.header import TensorInfo
 from studio.weights.loops import BLOCK
 from tests.checkpoints import write_checkpoint
 
-COUNT = 200 * BLOCK + 13  # many turns of the loops, and a rest
+COUNT = 200 * BLOCK + 13  # worth a map in any type, and no whole number of turns
 
 
 def values(dtype: str, seed: int) -> np.ndarray:
@@ -30,6 +32,11 @@ def values(dtype: str, seed: int) -> np.ndarray:
     return found.astype(kind).view(np.uint8)
 
 
+def opened(info: TensorInfo) -> Span:
+    """Its file is open until nothing refers to it."""
+    return OpenFiles().span(info)
+
+
 def in_file(folder: Path, data: np.ndarray, dtype: str, before: int = 7) -> TensorInfo:
     """The bytes as a tensor in a file, `before` bytes from its beginning."""
     path = folder / f"{len(list(folder.iterdir()))}.bin"
@@ -38,12 +45,21 @@ def in_file(folder: Path, data: np.ndarray, dtype: str, before: int = 7) -> Tens
     return TensorInfo("w", dtype, (count,), path, before, len(data))
 
 
+@pytest.mark.parametrize("at_a_time", [None, 1, 100_000])
 @pytest.mark.parametrize("dtypes", [("BF16",), ("BF16", "F32", "F16"), ("F64", "BF16")])
-def test_files_and_memory_give_the_same_bits(tmp_path: Path, dtypes: tuple[str, ...]) -> None:
+def test_files_and_memory_give_the_same_bits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtypes: tuple[str, ...],
+    at_a_time: int | None,
+) -> None:
+    if at_a_time:
+        monkeypatch.setattr(mapped_loops, "_TOGETHER", at_a_time)
+        monkeypatch.setattr(mapped_loops, "_ALONE", at_a_time)
     data = [values(dtype, seed) for seed, dtype in enumerate(dtypes)]
     pairs = list(zip(dtypes, data, strict=True))
     memory: list[Elements] = [Flat(*pair) for pair in pairs]
-    files: list[Elements] = [Span.of(in_file(tmp_path, d, dtype)) for dtype, d in pairs]
+    files: list[Elements] = [opened(in_file(tmp_path, d, dtype)) for dtype, d in pairs]
     both = [*files[:1], *memory[1:]]
     weights = [0.3] * len(dtypes)
     wanted = Flat("BF16", np.empty(COUNT * 2, np.uint8))
@@ -57,7 +73,7 @@ def test_files_and_memory_give_the_same_bits(tmp_path: Path, dtypes: tuple[str, 
 
 def test_a_part_of_a_part_is_where_it_should_be(tmp_path: Path) -> None:
     numbers = np.arange(1000, dtype=np.float32)
-    span = Span.of(in_file(tmp_path, numbers.view(np.uint8), "F32"))
+    span = opened(in_file(tmp_path, numbers.view(np.uint8), "F32"))
     part = span.part(100, 900).part(50, 60)
     assert part.count == 10
     assert_array_equal(part.data.view(np.float32), numbers[150:160])
@@ -65,52 +81,86 @@ def test_a_part_of_a_part_is_where_it_should_be(tmp_path: Path) -> None:
         assert span.part(start, stop).count == count == len(span.part(start, stop).data) // 4
 
 
-def test_the_file_is_open_until_it_is_closed(tmp_path: Path) -> None:
-    span = Span.of(in_file(tmp_path, values("F32", 1), "F32"))
-    part, descriptor = span.part(0, 10), span.file.descriptor
-    os.fstat(descriptor)
-    span.close()
-    assert part.count == 10
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)
+def test_each_file_is_open_once_until_all_are_closed(tmp_path: Path) -> None:
+    infos = [in_file(tmp_path, values("F32", seed), "F32") for seed in range(2)]
+    files = OpenFiles()
+    spans = [files.span(info) for info in infos for _ in range(3)]
+    descriptors = {span.part(0, 10).file.fileno() for span in spans}
+    assert len(descriptors) == 2
+    files.close()
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     info = TensorInfo("w", "F32", (1,), tmp_path / "none", 0, 4)
     with pytest.raises(StudioError, match="none: tensor 'w' cannot be read .No such file"):
-        Span.of(info)
+        opened(info)
 
 
-def test_a_file_that_has_shrunk_is_named_by_every_way_to_read_it(tmp_path: Path) -> None:
-    fine = Span.of(in_file(tmp_path, values("BF16", 1), "BF16"))
+@pytest.mark.parametrize("left", ["half", "a page less"])
+def test_a_file_that_has_shrunk_is_named_by_every_way_to_read_it(tmp_path: Path, left: str) -> None:
+    fine = opened(in_file(tmp_path, values("BF16", 1), "BF16"))
     info = in_file(tmp_path, values("BF16", 2), "BF16")
-    short = Span.of(info)
-    os.truncate(info.file, info.start + info.nbytes // 2)
-    out = Flat("BF16", np.empty(COUNT * 2, np.uint8))
-    for read in (
-        lambda: short.data,
-        lambda: partial_gram([fine, short]),
-        lambda: mix([short, fine], [1, 1], out),
-    ):
+    short = opened(info)
+    size = info.start + info.nbytes
+    os.truncate(info.file, size // 2 if left == "half" else size - mmap.PAGESIZE)
+    for read in ways_to_read(short, fine):
         with pytest.raises(StudioError, match=f"{info.file}: .*it has become shorter.*start again"):
             read()
 
 
+def ways_to_read(span: Span, other: Span) -> list[Callable[[], object]]:
+    """Whole and in parts, by mapping and by reading, as the first source and as another."""
+    out = Flat("BF16", np.empty(COUNT * 2, np.uint8))
+    last = [each.part(COUNT - 20, COUNT) for each in (other, span)]
+    return [
+        lambda: span.data,
+        lambda: partial_gram([other, span]),
+        lambda: partial_gram(last),
+        lambda: mix([span, other], [1, 1], out),
+    ]
+
+
 def test_a_disk_that_refuses_is_quoted(tmp_path: Path) -> None:
-    span = Span.of(in_file(tmp_path, values("BF16", 1), "BF16"))
-    os.dup2(os.open(tmp_path, os.O_RDONLY), span.file.descriptor)  # a folder cannot be read
-    for read in (lambda: span.data, lambda: partial_gram([span])):
-        with pytest.raises(StudioError, match="Is a directory"):
-            read()
+    span, fine = (opened(in_file(tmp_path, values("BF16", seed), "BF16")) for seed in (1, 2))
+    os.dup2(os.open(span.file.name, os.O_WRONLY), span.file.fileno())
+    with pytest.raises(StudioError, match="Bad file descriptor"):
+        span.data  # noqa: B018
+    with pytest.raises(StudioError, match="Permission denied"):
+        partial_gram([fine, span])
+
+
+def test_a_page_that_the_disk_refuses_is_an_error_and_not_the_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    span = opened(in_file(tmp_path, values("BF16", 1), "BF16"))
+    fine = opened(in_file(tmp_path, values("BF16", 2), "BF16"))
+    os.truncate(span.file.name, 0)  # its pages are refused as those of a broken disk are
+    size = os.stat_result((0,) * 6 + (span.start + span.nbytes,) + (0,) * 3)
+    monkeypatch.setattr(mapped_loops.os, "fstat", lambda descriptor: size)
+    with pytest.raises(StudioError, match="Input/output error"):
+        partial_gram([fine, span])
+
+
+def test_nothing_stays_mapped_or_open(tmp_path: Path) -> None:
+    fine = opened(in_file(tmp_path, values("BF16", 1), "BF16"))
+    short = opened(in_file(tmp_path, values("BF16", 2), "BF16"))
+    partial_gram([fine, fine])
+    os.truncate(short.file.name, 100)
+    with pytest.raises(StudioError):
+        partial_gram([fine, short])
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 def test_what_is_in_the_page_cache_is_not_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
-    span = Span.of(in_file(tmp_path, values("F32", 1), "F32"))
+    span = opened(in_file(tmp_path, values("F32", 1), "F32"))
     try:
-        os.preadv(span.file.descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+        os.preadv(span.file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
     except OSError:
         pytest.skip("this file system cannot say what is in the page cache")
     monkeypatch.setattr(
@@ -125,16 +175,17 @@ def test_what_is_in_the_page_cache_is_not_asked_for(
     assert asked == [(7, 4 * COUNT)]
 
 
-def test_a_turn_is_of_whole_blocks_and_its_room_bounded() -> None:
-    for widths in ([2], [2, 2, 2], [8] * 5, [4] * 3000):
-        room, one_block = streaming.room_bytes(widths), BLOCK * sum(widths)
-        assert room % one_block == 0
-        assert one_block <= room <= max(one_block, 384 << 10)
+@pytest.mark.parametrize("cores", [1, 2, 4, 128])
+def test_what_is_mapped_is_bounded(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    for widths in ([2], [2, 2, 2], [8] * 5):
+        edges = len(widths) * 2 * mapped_loops._HUGE
+        assert mapped_loops.most_mapped(widths) <= max((64 << 20) // cores, 12 << 20) + edges
 
 
 @pytest.mark.parametrize("format", ["safetensors", "bin"])
 def test_every_tensor_of_a_checkpoint_reads_as_it_is_loaded(tmp_path: Path, format: str) -> None:
-    opened = Checkpoint.open(write_checkpoint(tmp_path / "m", layers=2, format=format), "m")
-    for name, info in opened.tensors.items():
-        loaded = opened.load(name).view(-1).view(torch.uint8)
-        assert_array_equal(Span.of(info).data, loaded.numpy())
+    checkpoint = Checkpoint.open(write_checkpoint(tmp_path / "m", layers=2, format=format), "m")
+    for name, info in checkpoint.tensors.items():
+        loaded = checkpoint.load(name).view(-1).view(torch.uint8)
+        assert_array_equal(opened(info).data, loaded.numpy())

@@ -31,6 +31,7 @@ from studio.merge.layout import Integers
 from studio.merge.plan import Plan, TensorJob
 from studio.merge.tokens.alignment import fill
 from studio.weights.cpu_kernels import partial_gram
+from studio.weights.elements import OpenFiles
 from studio.weights.gram import NonFinite, from_difference_basis
 from studio.weights.sample import block_grams
 
@@ -127,7 +128,8 @@ def _aligned_block(job: TensorJob, start: int, stop: int) -> Floats:
     """
     count = len(job.inputs)
     total = np.zeros((count, count))
-    with closing(Inputs(job)) as inputs:
+    with closing(OpenFiles()) as files:
+        inputs = Inputs(job, files)
         for part in inputs.parts(start, min(stop, job.numel)):
             own = np.zeros((count, count))
             try:
