@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from studio.merge.plan import TensorJob
+from studio.weights.dtypes import ITEMSIZE
 from studio.weights.elements import OpenFiles, Span
+from studio.weights.pages import PREFETCH_BYTES
 from studio.weights.rows import runs_within
 
 
@@ -53,7 +55,9 @@ class Inputs:
                 found.append(self._spans[number].part(at + shift, end + shift))
             yield Part(at, run.present, found, run.group)
 
-    def prefetch(self) -> None:
-        """Let the disk begin to read what is not in the page cache."""
+    def to_prefetch(self) -> Iterator[Span]:
+        """In pieces, what seems to be still on the disk only."""
         for span in self._spans:
-            span.prefetch()
+            step = PREFETCH_BYTES // ITEMSIZE[span.dtype]
+            if not span.seems_cached():
+                yield from (span.part(at, at + step) for at in range(0, span.count, step))

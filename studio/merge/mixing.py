@@ -32,6 +32,7 @@ from studio.weights import cpu_kernels
 from studio.weights.dtypes import FLOATS
 from studio.weights.elements import Elements, Flat, OpenFiles, span_of
 from studio.weights.gram import NonFinite, from_difference_basis
+from studio.weights.pages import prefetch
 from studio.weights.values import all_finite
 from studio.weights.writer import BLOCK_BYTES, Buffer, ShardFile, digest_of
 
@@ -66,7 +67,7 @@ class Mixer:
         for kinds, kind in _types(plan):  # while the caller gets ready
             self._workers.submit(MEASURE, self._kernels.prepare, kinds, kind)
         self._writer = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._reader = ThreadPoolExecutor(budget.READERS, thread_name_prefix="read")
         # The last one back is filled first: it may still be in a cache.
         self._buffers: queue.LifoQueue[Buffer] = queue.LifoQueue()
         for _ in range(plan.workers + budget.SPARE_BUFFERS):
@@ -191,13 +192,17 @@ class Mixer:
     def _start(self, job: TensorJob) -> tuple[Inputs, Pieces]:
         """Start the job's Gram matrix: futures of its pieces, to be added in order."""
         inputs = Inputs(job, self._files)
-        self._reader.submit(inputs.prefetch)
+        self._reader.submit(self._prefetch, inputs)
         shape = (job.groups, len(job.inputs), len(job.inputs))
         pieces = [
             self._workers.submit(MEASURE, self._piece, job, inputs, start, shape)
             for start in range(0, max(job.measured, 1), job.piece)
         ]
         return inputs, pieces
+
+    def _prefetch(self, inputs: Inputs) -> None:
+        for span in inputs.to_prefetch():
+            self._reader.submit(prefetch, span)
 
     def _piece(
         self, job: TensorJob, inputs: Inputs, start: int, shape: tuple[int, int, int]

@@ -81,16 +81,13 @@ class Span:
                 raise self.failure(None)
             done += count
 
-    def prefetch(self) -> None:
-        """Ask the kernel to read the elements from disk, in the background.
+    def seems_cached(self) -> bool:
+        """Whether the last element is in the page cache: then all are taken to be there.
 
-        If the last of them is in the page cache, all are taken to be there: to look for every page
-        costs more than to guess wrong.
+        To look for every page would cost more than to guess wrong.
         """
-        if self.count and hasattr(os, "posix_fadvise") and not self._ends_in_cache():
-            os.posix_fadvise(self.file.fileno(), self.start, self.nbytes, os.POSIX_FADV_WILLNEED)
-
-    def _ends_in_cache(self) -> bool:
+        if not self.count:
+            return True
         last = self.start + self.nbytes - 1
         try:
             return os.preadv(self.file.fileno(), [bytearray(1)], last, os.RWF_NOWAIT) == 1

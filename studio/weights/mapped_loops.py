@@ -19,13 +19,11 @@ from studio.weights.dtypes import ITEMSIZE
 from studio.weights.elements import Bytes, Elements, Span
 from studio.weights.loops import BLOCK
 from studio.weights.machine_code import compiled, counting, declared, function, incoming, made_once
+from studio.weights.pages import HUGE, HUGE_PAGES, POPULATE_READ
 
-_HUGE = 2 << 20  # a map of whole huge pages is made and undone in steps of that size
 _TOGETHER = 64 << 20  # bytes of sources that the threads, one for each core, map at a time,
 _ALONE = 12 << 20  # but no thread less than this: every map costs the others a moment
 _WORTH_A_MAP = 256 << 10  # bytes; fewer are copied in less time
-# Linux's MADV_POPULATE_READ: without it a page that the disk refuses would end the process.
-_POPULATE_READ, _NO_ADVICE = 22, 0
 _NOWHERE = -1  # a descriptor of no file, and mmap's answer if it fails
 
 _I32, _I64, _BYTES = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
@@ -81,7 +79,7 @@ def _place(source: Elements, held: list[Bytes]) -> _Place:
 def most_mapped(widths: Sequence[int]) -> int:
     """The bytes, at most, that a thread maps at a time of sources with elements of these widths."""
     turn = _turn(widths)
-    return sum(turn * width + -(turn * width) % _HUGE + _HUGE for width in widths)
+    return sum(turn * width + -(turn * width) % HUGE + HUGE for width in widths)
 
 
 def _turn(widths: Sequence[int]) -> int:
@@ -99,13 +97,16 @@ def _failure(source: Elements, reason: int) -> StudioError:
 
 @cache
 def _advice() -> int:
-    """What to tell the kernel about mapped pages: to have them ready, if it knows that advice."""
+    """What to tell the kernel about mapped pages: to have them ready, if it knows that advice.
+
+    Otherwise a page that the disk refuses ends the process.
+    """
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
         try:
-            page.madvise(_POPULATE_READ)
-        except OSError:  # before Linux 5.14
-            return _NO_ADVICE
-    return _POPULATE_READ
+            page.madvise(POPULATE_READ)
+        except OSError:
+            return mmap.MADV_NORMAL
+    return POPULATE_READ
 
 
 @cache
@@ -163,9 +164,9 @@ def _map(builder: Any, place: Any, part: tuple[Any, Any], advice: Any) -> tuple[
     Returns its address, and whether the kernel refused.
     """
     (begin, size), descriptor = part, _field(builder, place, _DESCRIPTOR)
-    skipped = builder.urem(begin, _I64(_HUGE))
-    whole = builder.add(builder.add(skipped, size), _I64(_HUGE - 1))
-    length = builder.sub(whole, builder.urem(whole, _I64(_HUGE)))
+    skipped = builder.urem(begin, _I64(HUGE))
+    whole = builder.add(builder.add(skipped, size), _I64(HUGE - 1))
+    length = builder.sub(whole, builder.urem(whole, _I64(HUGE)))
     mmap_ = declared(builder, "mmap", _I64, _I64, _I64, _I32, _I32, _I32, _I64)
     how = (_I32(mmap.PROT_READ), _I32(mmap.MAP_SHARED), builder.trunc(descriptor, _I32))
     base = builder.call(mmap_, [_I64(0), length, *how, builder.sub(begin, skipped)])
@@ -178,6 +179,7 @@ def _map(builder: Any, place: Any, part: tuple[Any, Any], advice: Any) -> tuple[
     advise = declared(builder, "madvise", _I32, _I64, _I64, _I32)
     unmapped = builder.block
     with builder.if_then(_is_made(builder, base)):
+        builder.call(advise, [base, length, _I32(HUGE_PAGES)])
         advised, mapped = builder.call(advise, [*pages, advice]), builder.block
     answer = builder.phi(_I32)
     incoming(answer, (_I32(_NOWHERE), unmapped), (advised, mapped))

@@ -8,18 +8,23 @@ import ctypes
 import mmap
 import os
 import weakref
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from studio.weights.dtypes import TORCH_NAMES
-from studio.weights.elements import span_of
+from studio.weights.elements import Span, span_of
 from studio.weights.header import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+HUGE = 2 << 20  # bytes of a huge page: a map of whole ones is made and undone in steps of that size
+HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", mmap.MADV_NORMAL)  # an advice: also read in such pages
+POPULATE_READ = 22  # an advice of Linux 5.14: have the pages ready, and say if that cannot be
+PREFETCH_BYTES = 2 * HUGE  # at a time: meanwhile they count as the process's memory
 # No reserve: a large file mapped as writable is not to count as memory that will be needed.
 _PRIVATE = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
 
@@ -64,6 +69,20 @@ def _map(descriptor: int, offset: int, length: int) -> "ctypes.Array[ctypes.c_ch
     return pages
 
 
+def prefetch(span: Span) -> None:
+    """Have the disk read elements, in whole huge pages if it may be; returns when it has.
+
+    At most PREFETCH_BYTES. What cannot be read is left for whoever needs it.
+    """
+    begin = span.start - span.start % HUGE
+    with suppress(OSError):
+        pages = _map(span.file.fileno(), begin, span.start + span.nbytes - begin)
+        address, advise = ctypes.addressof(pages), _libc().madvise
+        advise(address, len(pages), HUGE_PAGES)
+        if advise(address, len(pages), POPULATE_READ):
+            advise(address, len(pages), mmap.MADV_WILLNEED)
+
+
 @cache
 def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
@@ -71,4 +90,5 @@ def _libc() -> ctypes.CDLL:
     libc.mmap.restype = pointer
     libc.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_long)
     libc.munmap.argtypes = (pointer, size)
+    libc.madvise.argtypes = (pointer, size, number)
     return libc
