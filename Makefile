@@ -4,6 +4,8 @@
 PYTHON ?=
 CPU ?=
 export PYTHON CPU
+# Modules stay compiled whatever the environment says: tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 PY := .venv/bin/python
 

@@ -10,7 +10,6 @@ for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
     if getattr(sys, name) is None:  # closed by the caller: no file of ours may take its number
         setattr(sys, name, open(os.devnull, mode))
 gc.set_threshold(50_000)  # imports make much that stays: to look through it often takes 10 ms
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would take time from ours
 code = main(sys.argv[1:])
 if code:
     sys.exit(code)

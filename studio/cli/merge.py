@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 from pathlib import Path
@@ -95,6 +96,8 @@ def _verify(parsed: argparse.Namespace) -> int:
 
 
 def _merge(parsed: argparse.Namespace) -> int:
+    # Read as numpy is imported: threads of its own would only take time from the merge's.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from studio.merge.preflight import check, fetch
 
     show: Display = JsonLines() if parsed.json else Bar(sys.stderr)

@@ -170,7 +170,7 @@ def _read(data: bytes) -> _Content:
 
 def _fields(record: ShardRecord | TensorRecord) -> dict[str, Any]:
     """As `_record` takes them. `dataclasses.asdict` would copy every number."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {each.name: getattr(record, each.name) for each in fields(record)}
 
 
 def _record(entry: dict[str, Any]) -> ShardRecord:

@@ -16,7 +16,7 @@ from studio.weights.machine_code import blocks, compiled, declared, function, in
 
 LANES = 16  # elements a turn: as many as the widest registers hold in fp32
 BLOCK = 1024  # elements whose products are added in fp32
-_AHEAD = 2048  # bytes; what memory cannot bring in that time by itself: it stops at page ends
+_AHEAD = 2048  # bytes to fetch ahead: processors do that by themselves, but not over page ends
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _HALF, _SINGLE, _DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()

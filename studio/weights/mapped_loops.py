@@ -21,7 +21,7 @@ from studio.weights.loops import BLOCK
 from studio.weights.machine_code import compiled, counting, declared, function, incoming, made_once
 from studio.weights.pages import HUGE, HUGE_PAGES, POPULATE_READ
 
-_TOGETHER = 64 << 20  # bytes of sources that the threads, one for each core, map at a time,
+_TOGETHER = 48 << 20  # bytes of sources that the threads, one for each core, map at a time,
 _ALONE = 12 << 20  # but no thread less than this: every map costs the others a moment
 _WORTH_A_MAP = 256 << 10  # bytes; fewer are copied in less time
 _NOWHERE = -1  # a descriptor of no file, and mmap's answer if it fails
@@ -67,19 +67,22 @@ def prepare() -> None:
     _running()
 
 
+def most_mapped(widths: Sequence[int]) -> int:
+    """The bytes, at most, that a thread maps at a time of sources with elements of these widths."""
+    turn = _turn(widths)
+    return sum(turn * width + -(turn * width) % HUGE + HUGE for width in widths)
+
+
 def _place(source: Elements, held: list[Bytes]) -> _Place:
-    """Where a source is: in its file, or in memory, added to `held`, if it is so or small."""
+    """Where a source is: in its file, or in memory, where the few of a small one are read to.
+
+    What is in memory is added to `held`, which keeps it there.
+    """
     width = ITEMSIZE[source.dtype]
     if isinstance(source, Span) and source.nbytes >= _WORTH_A_MAP:
         return _Place(source.file.fileno(), source.start, width)
     held.append(source.data)
     return _Place(_NOWHERE, held[-1].ctypes.data, width)
-
-
-def most_mapped(widths: Sequence[int]) -> int:
-    """The bytes, at most, that a thread maps at a time of sources with elements of these widths."""
-    turn = _turn(widths)
-    return sum(turn * width + -(turn * width) % HUGE + HUGE for width in widths)
 
 
 def _turn(widths: Sequence[int]) -> int:
