@@ -36,11 +36,22 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, help="runs of engine and floor, 5 at least to claim something (5)")
     add("--mergekit-runs", type=int, help="runs of mergekit in each state of the cache (2)")
     add("--mergekit-options", default="", help="more options for mergekit-multi, in one string")
-    add("--dir", type=Path, help="where to make a temporary folder (the system's); about 20 GB")
+    add("--dir", type=_folder, help="where to make a temporary folder (the system's); about 20 GB")
     add("--keep", action="store_true", help="keep the models and recipes made")
-    add("--json", type=Path, metavar="FILE", help="write every run and the conclusions to a file")
+    add("--json", type=_file, metavar="FILE", help="write every run and the conclusions to a file")
     add("--quick", action="store_true", help="tiny models and 2 rounds: tests the harness only")
     return parsed
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}: make it, or name another")
+    return Path(text)
+
+
+def _file(text: str) -> Path:
+    _folder(str(Path(text).parent))  # at once, not when everything is measured
+    return Path(text)
 
 
 def options_of(args: argparse.Namespace, folder: Path) -> Options:

@@ -42,6 +42,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_studio_leaves_no_vllm(tmp_path: Path) -> None:
     folder = tmp_path / "engines"
     studio = subprocess.Popen(
