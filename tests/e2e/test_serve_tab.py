@@ -250,6 +250,7 @@ def test_one_of_two_engines_is_killed_and_starts_again(
     expect(killed).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_way_of_a_start_or_a_trial_can_make_room(
     start: Callable[..., Visited], visit: Callable[..., Page]
 ) -> None:

@@ -180,6 +180,7 @@ def drawn(engine: Endpoint, sampling: Sampling, count: int) -> list[str]:
         )
 
 
+@pytest.mark.parametrize("name", ["embedded", "vllm"], indirect=True)  # the endpoint is that vLLM
 @pytest.mark.parametrize(
     "sampling",
     [
