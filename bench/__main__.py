@@ -50,7 +50,10 @@ def _folder(text: str) -> Path:
 
 
 def _file(text: str) -> Path:
-    _folder(str(Path(text).parent))  # at once, not when everything is measured
+    """Refused at once if it cannot be written, not when everything is measured."""
+    _folder(str(Path(text).parent))
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file")
     return Path(text)
 
 

@@ -397,14 +397,20 @@ def test_bench_stops_with_the_engine_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", ["--dir=nowhere", "--json=nowhere/out.json"])
-def test_bench_refuses_folders_that_are_not_there_before_it_begins(
-    option: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--dir=nowhere", "there is no folder nowhere: make it, or name another"),
+        ("--json=nowhere/out.json", "there is no folder nowhere: make it, or name another"),
+        ("--json=.", ". is a folder: name a file"),
+    ],
+)
+def test_bench_refuses_what_it_could_not_write_before_it_begins(
+    option: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         program.main(["--quick", "--only", "scale", option])
-    said = capsys.readouterr().err
-    assert "there is no folder nowhere: make it, or name another" in said
+    assert told in capsys.readouterr().err
 
 
 def test_tuning_times_every_part_and_tells_the_bars(tmp_path: Path) -> None:

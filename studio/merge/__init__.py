@@ -1,4 +1,4 @@
-"""Merging: recipes, what they mean, checks, and the one pass (in `run`, which brings torch)."""
+"""Merging: recipes, what they mean, checks, and the one pass (in `run`, which brings LLVM)."""
 
 from studio.merge.plan import Options, Plan
 from studio.merge.preflight import check

@@ -180,7 +180,6 @@ def drawn(engine: Endpoint, sampling: Sampling, count: int) -> list[str]:
         )
 
 
-@pytest.mark.parametrize("name", ["embedded", "vllm"], indirect=True)  # the endpoint is that vLLM
 @pytest.mark.parametrize(
     "sampling",
     [
